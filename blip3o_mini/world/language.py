@@ -1,0 +1,204 @@
+"""Scenes → words: captions with varied wording, riddles, and a reader that takes a caption apart again.
+
+With `rng=None` every function gives its one canonical wording (what the model is taught to answer);
+with a generator it varies the wording, as people do (what the model is taught to understand).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from .scene import BACKGROUNDS, COLOURS, POSITIONS, SHAPES, SIZES, Object, Scene, relation
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SIZE_WORDS = {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")}
+RELATION_WORDS = {
+    "left": ("to the left of", "left of", "on the left side of"),
+    "right": ("to the right of", "right of", "on the right side of"),
+    "above": ("above", "over", "on top of"),
+    "below": ("below", "under", "beneath"),
+}
+OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
+PLACE_WORDS = {
+    name: (f"in the {name}", f"in the {name} corner" if " " in name else f"at the {name}", f"at the {name}")
+    for name in POSITIONS
+} | {
+    "center": ("in the center", "in the middle", "at the center"),
+    "left": ("on the left", "at the left", "on the left side"),
+    "right": ("on the right", "at the right", "on the right side"),
+    "top": ("at the top", "on the top", "at the top"),
+    "bottom": ("at the bottom", "on the bottom", "at the bottom"),
+}
+SHAPE_RIDDLES = {
+    "circle": ("the shape without corners", "the shape of a wheel", "the shape of a coin"),
+    "square": ("the shape with four equal sides", "the shape of a chessboard", "the shape of a box"),
+    "triangle": ("the shape with three corners", "the shape of a pyramid", "the shape with three sides"),
+    "star": ("the shape with five points", "the shape that shines at night", "the shape on a sheriff's badge"),
+    "heart": ("the shape of love", "the shape on a valentine card", "the symbol of love"),
+    "cross": ("the shape of a plus sign", "the shape on an ambulance", "the sign for adding"),
+}
+COLOUR_RIDDLES = {
+    "red": ("blood", "a ripe tomato", "a fire truck"), "orange": ("a carrot", "a pumpkin", "a basketball"),
+    "yellow": ("a banana", "a lemon", "the sun"), "green": ("grass", "a frog", "spinach"),
+    "blue": ("the sea", "a clear sky", "blueberries"), "purple": ("grapes", "lavender", "an eggplant"),
+    "pink": ("a flamingo", "bubble gum", "a piglet"), "brown": ("chocolate", "coffee", "wood"),
+}  # fmt: skip
+
+
+def pick(rng: np.random.Generator | None, options):
+    """The first option without a generator, any of them with one."""
+    return options[0] if rng is None else options[rng.integers(len(options))]
+
+
+def chance(rng: np.random.Generator | None, probability: float) -> bool:
+    return rng is not None and rng.random() < probability
+
+
+def with_article(phrase: str) -> str:
+    return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
+
+
+def join(parts: list[str]) -> str:
+    """"a, b and c"."""
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+@dataclass(frozen=True)
+class Detail:
+    """What a caption tells about every object (and the background)."""
+
+    size: bool = True
+    colour: bool = True
+    place: bool = True
+    background: bool = True
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Detail:
+        size, colour, place, background = rng.random(4) < (0.4, 0.85, 0.4, 0.25)
+        return cls(bool(size), bool(colour), bool(place), bool(background))
+
+
+def noun(o: Object, detail: Detail, rng=None, plural: bool = False) -> str:
+    """"large red star", with as much as `detail` tells; riddles are not used here."""
+    words = [pick(rng, SIZE_WORDS[o.size])] if detail.size else []
+    words += [o.colour] if detail.colour else []
+    shape = o.shape if not plural else o.shape + ("es" if o.shape == "cross" else "s")
+    return " ".join([*words, shape])
+
+
+def place(o: Object, rng=None) -> str:
+    return pick(rng, PLACE_WORDS[o.position])
+
+
+def ending(scene: Scene, rng=None) -> str:
+    return pick(rng, (" on a {} background", " with a {} background", " against a {} background")).format(
+        scene.background
+    )
+
+
+def long_caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
+    """Everything: size, colour, shape and place of every object, and the background."""
+    return describe(scene, Detail(), rng)
+
+
+def describe(scene: Scene, detail: Detail, rng: np.random.Generator | None = None) -> str:
+    """Name every object one by one, each with the details asked for."""
+    objects = list(scene.objects)
+    if rng is not None:
+        rng.shuffle(objects)
+    parts = [
+        with_article(noun(o, detail, rng)) + (f" {place(o, rng)}" if detail.place else "") for o in objects
+    ]
+    return join(parts) + (ending(scene, rng) if detail.background else "")
+
+
+def group(scene: Scene, detail: Detail, rng: np.random.Generator | None = None) -> str:
+    """Count equal objects: "three red hearts and a blue star"."""
+    seen: dict[str, list[Object]] = {}
+    for o in scene.objects:
+        seen.setdefault(noun(o, detail), []).append(o)
+    parts = []
+    for members in seen.values():
+        words = noun(members[0], detail, rng, plural=len(members) > 1)
+        parts.append(f"{NUMBERS[len(members)]} {words}" if len(members) > 1 else with_article(words))
+    if rng is not None:
+        rng.shuffle(parts)
+    return join(parts) + (ending(scene, rng) if detail.background else "")
+
+
+def relate(a: Object, b: Object, detail: Detail, rng: np.random.Generator | None = None) -> str | None:
+    """"a red circle to the left of a blue square", or None where no relation holds."""
+    kinds = sorted(relation(a, b))
+    if not kinds:
+        return None
+    words = pick(rng, RELATION_WORDS[pick(rng, kinds)])
+    return f"{with_article(noun(a, detail, rng))} {words} {with_article(noun(b, detail, rng))}"
+
+
+def riddle(o: Object, rng: np.random.Generator | None = None) -> str:
+    """"the shape with three corners in the color of grass"."""
+    return f"{pick(rng, SHAPE_RIDDLES[o.shape])} in the {pick(rng, ('color', 'colour'))} of " + pick(
+        rng, COLOUR_RIDDLES[o.colour]
+    )
+
+
+def short_caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
+    """A caption as a person would type it: some details, counts or relations, varied wording."""
+    detail = Detail.draw(rng) if rng is not None else Detail(size=False, place=False, background=False)
+    bare = Detail(detail.size, detail.colour, False, False)
+    tail = ending(scene, rng) if detail.background else ""
+    if len(scene.objects) == 1 and chance(rng, 0.12):
+        return riddle(scene.objects[0], rng) + tail
+    if len(scene.objects) == 2 and chance(rng, 0.6):
+        a, b = scene.objects if chance(rng, 0.5) else scene.objects[::-1]
+        if text := relate(a, b, bare, rng):
+            return text + tail
+    counts = Counter(noun(o, bare) for o in scene.objects)
+    if rng is None or not detail.place or (max(counts.values()) > 1 and chance(rng, 0.5)):
+        return group(scene, Detail(detail.size, detail.colour, False, detail.background), rng)
+    return describe(scene, detail, rng)
+
+
+DRAW_REQUESTS = (
+    "draw {}", "please draw {}", "draw me {}", "paint {}", "make a picture of {}", "create an image of {}",
+    "can you draw {}?", "i want to see {}", "a picture of {}", "{}", "show me {}", "generate {}", "an image of {}",
+    "put {} in a picture please",
+)  # fmt: skip
+
+
+def draw_request(caption: str, rng: np.random.Generator | None = None) -> str:
+    """A request for a picture; the canonical wording is the generation prompt of the small presets."""
+    return pick(rng, DRAW_REQUESTS).format(caption)
+
+
+_NUMBER = {"a": 1, "an": 1, **{word: k for k, word in enumerate(NUMBERS)}}
+_SIZE = {word: size for size, words in SIZE_WORDS.items() for word in words}
+_PLACE = {words: name for name, options in PLACE_WORDS.items() for words in options}
+_PATTERN = re.compile(
+    rf"\b({'|'.join(_NUMBER)})(?: ({'|'.join(_SIZE)}))?(?: ({'|'.join(COLOURS)}))? ({'|'.join(SHAPES)})(?:e?s)?\b"
+    rf"(?: ({'|'.join(sorted(_PLACE, key=len, reverse=True))}))?"
+)
+
+
+def described_objects(text: str) -> list[tuple[str | None, str | None, str, str | None]]:
+    """Read a caption back: one (size, colour, shape, position) per object, None where nothing is said."""
+    found = []
+    for number, size, colour, shape, where in _PATTERN.findall(text.lower()):
+        found += [(_SIZE.get(size), colour or None, shape, _PLACE.get(where))] * _NUMBER[number]
+    return found
+
+
+def described_background(text: str) -> str | None:
+    """The background a caption names, or None."""
+    match = re.search(rf"\b({'|'.join(BACKGROUNDS)}) background", text.lower())
+    return match.group(1) if match else None
+
+
+__all__ = [
+    "COLOUR_RIDDLES", "NUMBERS", "SHAPE_RIDDLES", "SIZES", "Detail", "described_background",
+    "described_objects", "draw_request", "long_caption", "riddle", "short_caption",
+]  # fmt: skip

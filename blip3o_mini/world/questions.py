@@ -1,0 +1,204 @@
+"""Scenes → questions with exact answers, facts about the world, and labels.
+
+Every question is a triple (question, answer, kind). Yes and no are balanced, and half of the "no"
+questions are traps: the right colour on the wrong shape.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from .language import (
+    COLOUR_RIDDLES,
+    NUMBERS,
+    OPPOSITE,
+    RELATION_WORDS,
+    SHAPE_RIDDLES,
+    Detail,
+    describe,
+    group,
+    noun,
+    pick,
+    with_article,
+)
+from .scene import COLOURS, HELDOUT_PAIRS, POSITIONS, SHAPES, Object, Scene, is_heldout, relation
+
+Question = tuple[str, str, str]
+CORNERS = {"circle": 0, "square": 4, "triangle": 3}
+KINDS = ("colour", "shape", "size", "count", "existence", "position", "comparison", "background", "place")
+_FULL = Detail(size=False, place=False, background=False)  # "red circle"
+
+
+def unique_name(o: Object, scene: Scene, rng: np.random.Generator) -> str | None:
+    """The words that single out an object: "circle" or "red circle"; None when two share them."""
+    same_shape = [p for p in scene.objects if p.shape == o.shape]
+    if len(same_shape) == 1 and rng.random() < 0.4:
+        return o.shape
+    if sum(p.colour == o.colour for p in same_shape) == 1:
+        return f"{o.colour} {o.shape}"
+    return None
+
+
+def _about_one(o: Object, scene: Scene, rng: np.random.Generator) -> list[Question]:
+    found = []
+    if sum(p.shape == o.shape for p in scene.objects) == 1:
+        found.append((pick(rng, ("what {c} is the {s}?", "which {c} does the {s} have?")), o.colour, "colour"))
+    if sum(p.colour == o.colour for p in scene.objects) == 1:
+        found.append((pick(rng, ("what shape is the {o} object?", "which shape is {o}?")), o.shape, "shape"))
+    if name := unique_name(o, scene, rng):
+        found.append((f"how big is the {name}?" if rng.random() < 0.5 else f"what size is the {name}?", o.size, "size"))
+        found.append((f"where is the {name}?", o.position, "position"))
+    words = dict(c=pick(rng, ("color", "colour")), s=o.shape, o=o.colour)
+    return [(question.format(**words), answer, kind) for question, answer, kind in found]
+
+
+def existence(scene: Scene, rng: np.random.Generator, answer: bool) -> Question | None:
+    """"is there a red circle?"; for "no", half of the time a trap that mixes two true facts."""
+    o = scene.objects[rng.integers(len(scene.objects))]
+    shape, colour = o.shape, o.colour
+    if not answer:
+        if rng.random() < 0.5 and len(scene.objects) > 1:
+            colour = scene.objects[rng.integers(len(scene.objects))].colour
+        elif rng.random() < 0.5:
+            colour = pick(rng, COLOURS)
+        else:
+            shape = pick(rng, SHAPES)
+        if any((p.shape, p.colour) == (shape, colour) for p in scene.objects):
+            return None
+        # Naming a held-out pair only ever to deny it would teach "no" for it.
+        if (shape, colour) in HELDOUT_PAIRS and not is_heldout(scene):
+            return None
+    if rng.random() < 0.3:  # about the shape alone
+        shape = o.shape if answer else pick(rng, SHAPES)
+        if answer != any(p.shape == shape for p in scene.objects):
+            return None
+        name = shape
+    else:
+        name = f"{colour} {shape}"
+    frame = pick(rng, ("is there {}?", "can you see {}?", "does the picture show {}?"))
+    return frame.format(with_article(name)), "yes" if answer else "no", "existence"
+
+
+def _count(scene: Scene, rng: np.random.Generator) -> Question:
+    kind = rng.integers(4)
+    o = scene.objects[rng.integers(len(scene.objects))]
+    if kind == 0:
+        return "how many objects are there?", NUMBERS[len(scene.objects)], "count"
+    if kind == 1:
+        colour = o.colour if rng.random() < 0.8 else pick(rng, COLOURS)
+        return f"how many {colour} objects are there?", NUMBERS[sum(p.colour == colour for p in scene.objects)], "count"
+    shape = o.shape if rng.random() < 0.8 else pick(rng, SHAPES)
+    plural = shape + ("es" if shape == "cross" else "s")
+    return f"how many {plural} are there?", NUMBERS[sum(p.shape == shape for p in scene.objects)], "count"
+
+
+def _comparison(scene: Scene, rng: np.random.Generator) -> Question | None:
+    if len(scene.objects) < 2:
+        return None
+    i, j = rng.permutation(len(scene.objects))[:2]
+    a, b = scene.objects[i], scene.objects[j]
+    first, second = unique_name(a, scene, rng), unique_name(b, scene, rng)
+    if not first or not second:
+        return None
+    if rng.random() < 0.3:
+        same = a.size == b.size
+        return f"are the {first} and the {second} the same size?", "yes" if same else "no", "comparison"
+    kinds = relation(a, b)
+    if not kinds:
+        return None
+    true = pick(rng, sorted(kinds))
+    asked = true if rng.random() < 0.5 else OPPOSITE[true]
+    words = pick(rng, RELATION_WORDS[asked])
+    return f"is the {first} {words} the {second}?", "yes" if asked == true else "no", "comparison"
+
+
+def _at(scene: Scene, rng: np.random.Generator) -> Question:
+    """"what is in the top left?" → "a large red circle" or "nothing"."""
+    by_cell = {o.cell: o for o in scene.objects}
+    cell = pick(rng, list(by_cell)) if rng.random() < 0.6 else int(rng.integers(9))
+    answer = with_article(by_cell[cell].phrase()) if cell in by_cell else "nothing"
+    return f"what is at the {POSITIONS[cell]}?", answer, "place"
+
+
+def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """A shuffled mixture of questions on one scene, one or more of every kind that applies."""
+    found: list[Question | None] = []
+    for o in scene.objects:
+        found += _about_one(o, scene, rng)
+    found += [existence(scene, rng, answer=True), existence(scene, rng, answer=False)]
+    found += [_count(scene, rng), _count(scene, rng), _comparison(scene, rng), _at(scene, rng), _at(scene, rng)]
+    ask = pick(rng, ("what {} is the background?", "which {} does the background have?"))
+    found.append((ask.format(pick(rng, ("color", "colour"))), scene.background, "background"))
+    kept = [q for q in found if q]
+    rng.shuffle(kept)
+    return [tuple(q) for q in kept]
+
+
+def label_question(scene: Scene, rng: np.random.Generator) -> Question:
+    """Naming: "what is in the picture?" → "red circle"; the question that classification scores labels with."""
+    o = scene.objects[rng.integers(len(scene.objects))]
+    name = pick(rng, (o.shape, f"{o.colour} {o.shape}", o.phrase()))
+    return "what is in the picture?", name if rng.random() < 0.5 else with_article(name), "label"
+
+
+def described(scene: Scene, rng: np.random.Generator) -> tuple[str, list[Question]]:
+    """A scene that is told, not shown: (description, questions that it answers)."""
+    if len(scene.objects) == 2 and rng.random() < 0.5 and (related := _related(scene, rng)):
+        return related
+    if rng.random() < 0.3:
+        detail = Detail(size=False, place=False, background=False)
+        asked = [q for q in questions(scene, rng) if q[2] in ("colour", "shape", "count", "existence")]
+        return group(scene, detail, rng), asked
+    asked = questions(scene, rng) + [_at(scene, rng) for _ in range(3)]
+    rng.shuffle(asked)
+    return describe(scene, Detail(), rng), [tuple(q) for q in asked]
+
+
+def _related(scene: Scene, rng: np.random.Generator) -> tuple[str, list[Question]] | None:
+    a, b = scene.objects if rng.random() < 0.5 else scene.objects[::-1]
+    if a.shape == b.shape or not relation(a, b):
+        return None
+    detail = Detail(size=bool(rng.random() < 0.5), colour=True, place=False, background=False)
+    kind = pick(rng, sorted(relation(a, b)))
+    first, second = noun(a, detail, rng), noun(b, detail, rng)
+    text = f"{with_article(first)} {pick(rng, RELATION_WORDS[kind])} {with_article(second)}"
+    named_a, named_b = with_article(noun(a, _FULL)), with_article(noun(b, _FULL))
+    other = OPPOSITE[kind]
+    asked = [
+        (f"what is {pick(rng, RELATION_WORDS[kind])} the {b.shape}?", named_a, "relation"),
+        (f"what is {pick(rng, RELATION_WORDS[other])} the {a.shape}?", named_b, "relation"),
+        (f"what color is the {a.shape}?", a.colour, "colour"),
+        (f"what color is the {b.shape}?", b.colour, "colour"),
+        (f"is the {b.shape} {pick(rng, RELATION_WORDS[other])} the {a.shape}?", "yes", "comparison"),
+        (f"is the {b.shape} {pick(rng, RELATION_WORDS[kind])} the {a.shape}?", "no", "comparison"),
+    ]
+    rng.shuffle(asked)
+    return text, [tuple(q) for q in asked]
+
+
+def facts() -> list[tuple[str, str]]:
+    """Text-only questions about the world: corners, points, and the colours of things."""
+    found = []
+    for shape, riddles in SHAPE_RIDDLES.items():
+        found += [(f"which shape is {r}?", shape) for r in riddles] + [(f"name {r}.", shape) for r in riddles]
+    for colour, things in COLOUR_RIDDLES.items():
+        for thing in things:
+            verb = "do" if thing in ("blueberries", "grapes") else "does"
+            found += [(f"what color {verb} {thing} have?", colour), (f"which colour {verb} {thing} have?", colour)]
+    for shape, corners in CORNERS.items():
+        found += [(f"how many corners does a {shape} have?", NUMBERS[corners])]
+        found += [(f"how many sides does a {shape} have?", NUMBERS[corners])] if corners else []
+    found.append(("how many points does a star have?", NUMBERS[5]))
+    for word, opposite in (*OPPOSITE.items(), ("small", "large"), ("large", "small"), ("top", "bottom"), ("bottom", "top")):
+        found.append((f"what is the opposite of {word}?", opposite))
+    return found
+
+
+def majority(answers: list[str]) -> float:
+    """The share that always giving the most common answer would get."""
+    return max(Counter(answers).values()) / len(answers)
+
+
+__all__ = ["KINDS", "described", "existence", "facts", "label_question", "majority", "questions"]
