@@ -1,0 +1,194 @@
+"""train, evaluate, data: the commands that make checkpoints, scores and shards."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from . import session
+from .arguments import add_command, add_device, add_model_options, add_seed, number, one_of, whole, words
+
+STAGES = ("vision", "decoder", "understanding", "generation", "instruct", "joint")
+
+TRAIN = """
+Train a model from nothing, stage after stage: vision (image features), decoder (features →
+pixels), understanding (the backbone learns to look and to read), generation (backbone frozen;
+queries and diffusion transformer), instruct (a small clean set with edits and dialogues).
+
+Writes: DIR with config.json, the weights, a checkpoint of every stage and log.jsonl. Stopped
+or killed? Run the same command again: it continues where the last checkpoint left off."""
+
+EVALUATE = """
+Score a checkpoint with exact checkers on fresh prompts, combinations seen in training and
+held-out ones apart. Every score comes with n, a 95 % interval and the majority or chance
+baseline.
+
+Writes: the table on stdout and, with --json, FILE."""
+
+BUILD = """
+Build WebDataset shards (KEY.png + KEY.json in tar files) of the little world, in the format
+of the published BLIP3-o data, with a manifest of counts and checksums.
+
+Writes: DIR/*.tar and DIR/manifest.json."""
+
+INSPECT = """
+Read shards back: counts and checksums against the manifest, a few samples, damage found.
+
+Writes: nothing, or with --sheet a page of pictures."""
+
+
+def add(commands) -> None:
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_data(commands)
+
+
+def _add_train(commands) -> None:
+    parser = add_command(
+        commands, "train", train, summary="train all stages, or some", teaches=TRAIN,
+        examples="""
+        blip3o-mini train --preset toy --out runs/toy
+        blip3o-mini train --preset tiny --stage vision --stage decoder --out runs/first
+        """,
+    )  # fmt: skip
+    parser.add_argument("--preset", type=words, default="toy", metavar="NAME", help="size of the model (default: toy)")
+    parser.add_argument("--out", type=words, required=True, metavar="DIR", help="folder of the run; resumed if begun")
+    parser.add_argument(
+        "--stage", type=one_of(*STAGES), action="append", metavar="STAGE",
+        help=f"train only this stage; may be repeated ({', '.join(STAGES)}; default: all but joint)",
+    )  # fmt: skip
+    parser.add_argument("--steps", type=whole(1, 10**9), metavar="N", help="steps of every stage (default: the recipe's)")
+    parser.add_argument("--batch-size", type=whole(1, 10**6), metavar="N", help="samples per step (default: the recipe's)")
+    parser.add_argument(
+        "--scale", type=number(0.001, 1000), default=1.0, metavar="F",
+        help="multiply the steps of every stage, for a quick look or a long run (default: 1)",
+    )  # fmt: skip
+    parser.add_argument("--data", type=words, metavar="DIR", help="shards to train on (default: scenes drawn on the fly)")
+    add_device(parser)
+    add_seed(parser)
+
+
+def _add_evaluate(commands) -> None:
+    parser = add_command(
+        commands, "evaluate", evaluate, summary="scores with intervals", teaches=EVALUATE,
+        examples="""
+        blip3o-mini evaluate --suite geneval,vqa --samples 50
+        blip3o-mini evaluate --suite all --json out/scores.json
+        """,
+    )  # fmt: skip
+    parser.add_argument(
+        "--suite", type=words, default="all", metavar="NAMES",
+        help="suites separated by commas, or all (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--json", type=words, metavar="FILE", help="also write the scores to this file")
+    parser.add_argument(
+        "--samples", type=whole(1, 10**6), metavar="N", help="prompts per suite and split (default: each suite's own)"
+    )
+    add_model_options(parser)
+
+
+def _add_data(commands) -> None:
+    data = add_command(
+        commands, "data", lambda args: data.print_help(), summary="build and inspect shards",
+        teaches="Training data as WebDataset shards: build makes them, inspect reads them back.",
+        examples="""
+        blip3o-mini data build --out shards --count 1000
+        blip3o-mini data inspect shards
+        """,
+    )  # fmt: skip
+    actions = data.add_subparsers(metavar="COMMAND", title="commands")
+    parser = add_command(
+        actions, "build", build, summary="write shards", teaches=BUILD,
+        examples="blip3o-mini data build --out shards --count 1000 --seed 0",
+    )  # fmt: skip
+    parser.add_argument("--out", type=words, required=True, metavar="DIR", help="folder for the shards")
+    parser.add_argument("--count", type=whole(1, 10**9), default=1000, metavar="N", help="samples (default: 1000)")
+    parser.add_argument("--shard-size", type=whole(1, 10**6), metavar="N", help="samples per tar file (default: the builder's)")
+    add_seed(parser)
+    parser = add_command(
+        actions, "inspect", inspect, summary="read shards back", teaches=INSPECT,
+        examples="blip3o-mini data inspect shards --sheet shards.png",
+    )  # fmt: skip
+    parser.add_argument("folder", metavar="DIR", help="folder of shards")
+    parser.add_argument("--sheet", type=words, metavar="FILE", help="write a page of sample pictures to this PNG")
+
+
+def _given(**options) -> dict:
+    """Only what the user set: everything else is the callee's own default."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def train(args: argparse.Namespace) -> None:
+    from ..config import preset
+    from ..imagefile import prepare_folder
+
+    preset(args.preset)  # a wrong name should not cost the import of torch
+    if args.data and not Path(args.data).is_dir():
+        raise ValueError(f"there is no folder {args.data}; build one with: blip3o-mini data build --out {args.data}")
+    prepare_folder(args.out)
+    device, reason = session.choose_device(args.device)
+    from .. import train as training
+
+    session.note(f"training {args.preset} on {device} ({reason}), into {args.out}; Ctrl-C stops, the same command resumes")
+    training.run(
+        args.preset, Path(args.out), stages=args.stage, seed=args.seed, device=device, scale=args.scale,
+        **_given(data=Path(args.data) if args.data else None, steps=args.steps, batch_size=args.batch_size),
+    )  # fmt: skip
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from ..imagefile import prepare_folder, write_files
+
+    target = Path(args.json) if args.json else None
+    if target:
+        if target.is_dir():
+            raise ValueError(f"{target} is a folder; --json needs a file name, for example {target / 'scores.json'}")
+        prepare_folder(target.parent)
+    from .. import evaluate as measures
+
+    suites = _suites(args.suite, measures.SUITES)
+    opened = session.open_session(args)
+    session.note(f"evaluating {args.checkpoint} on {opened.place}")
+    scores = measures.evaluate(
+        opened.model, suites, seed=args.seed, progress=True, **_given(samples=args.samples)
+    )  # fmt: skip
+    print(measures.format_scores(scores))
+    if target:
+        content = json.dumps({"checkpoint": args.checkpoint, **scores}, indent=2) + "\n"
+        write_files({target.name: content.encode()}, target.parent)
+
+
+def _suites(text: str, known) -> list[str]:
+    """Split --suite; "all" stands for every suite."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if names == ["all"]:
+        return list(known)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no suite {name!r}; choose from all, {', '.join(known)}")
+    if not names:
+        raise ValueError(f"--suite names no suite; choose from all, {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def build(args: argparse.Namespace) -> None:
+    from ..imagefile import prepare_folder
+
+    prepare_folder(args.out)
+    from .. import data
+
+    print(data.build(Path(args.out), count=args.count, seed=args.seed, **_given(shard_size=args.shard_size)))
+
+
+def inspect(args: argparse.Namespace) -> None:
+    from ..imagefile import prepare_folder
+
+    folder, sheet = Path(args.folder), Path(args.sheet) if args.sheet else None
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; build one with: blip3o-mini data build --out {folder}")
+    if sheet:
+        prepare_folder(sheet.parent)
+    from .. import data
+
+    print(data.inspect(folder, **_given(sheet=sheet)))
