@@ -74,9 +74,7 @@ def _check_header(image: Image.Image, path: Path) -> None:
     if width * height > LARGEST_PIXELS:
         raise ValueError(_too_large(path, f"{width}×{height}, "))
     if min(width, height) < SMALLEST_SIDE:
-        raise ValueError(
-            f"{path} is {width}×{height} pixels; both sides must have at least {SMALLEST_SIDE} to show anything"
-        )
+        raise ValueError(f"{path} is {width}×{height} pixels; both sides must have at least {SMALLEST_SIDE}")
     # MPO is what many phones write: a JPEG whose further "frames" are a preview or a depth map.
     if image.format == "MPO":
         return
@@ -86,7 +84,7 @@ def _check_header(image: Image.Image, path: Path) -> None:
     except Exception as error:
         raise ValueError(_damaged(path)) from error
     if frames > 1:
-        raise ValueError(f"{path} holds {frames} frames; only still pictures are read, so save one frame as PNG")
+        raise ValueError(f"{path} holds {frames} frames, but only still pictures are read; save one as PNG")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -101,21 +99,21 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode in SIXTEEN_BIT or image.mode == "I":
         return _from_deep_gray(image, path)
     if image.mode == "F":
-        raise ValueError(f"{path} holds floating-point pixels, whose white is unknown; save it as an 8-bit PNG")
+        raise ValueError(f"{path} holds floating-point pixels of unknown scale; save it as 8-bit PNG")
     try:
         if image.has_transparency_data:
             layer = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
         return image.convert("RGB")
     except ValueError as error:
-        raise ValueError(f"{path} has colours of the kind {image.mode}; save it as an RGB PNG or JPEG") from error
+        raise ValueError(f"{path} has colours of the kind {image.mode}; save it as RGB PNG") from error
 
 
 def _from_deep_gray(image: Image.Image, path: Path) -> Image.Image:
     """16-bit gray → 8-bit: 65535 becomes 255 (Pillow's own conversion would clip at 255)."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"{path} holds 32-bit pixels, whose white is unknown; save it as an 8-bit PNG")
+        raise ValueError(f"{path} holds 32-bit pixels of unknown scale; save it as 8-bit PNG")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
@@ -153,7 +151,7 @@ def write_images(images: Sequence[Image.Image], folder: str | Path) -> list[Path
     """Write 0000.png, 0001.png … into a folder: all of them, or none when anything fails."""
     folder = Path(folder)
     if len(images) > MOST_IMAGES:
-        raise ValueError(f"{len(images)} images are more than the {MOST_IMAGES} that four-digit names can hold")
+        raise ValueError(f"{len(images)} images are more than the {MOST_IMAGES} of four-digit names")
     return write_files({f"{index:04d}.png": png(image) for index, image in enumerate(images)}, folder)
 
 
@@ -168,11 +166,10 @@ def write_files(contents: dict[str, bytes], folder: str | Path) -> list[Path]:
     """Write named files into a folder, all or none. Raises ValueError when the disk refuses."""
     folder = Path(folder)
     made = _make_folder(folder)
-    parts: list[str] = []
+    parts: list[str] = []  # grows while parts are written, so that a failure knows what to remove
     done: list[Path] = []
     try:
-        for content in contents.values():
-            parts.append(_write_part(content, folder))
+        parts.extend(_write_part(content, folder) for content in contents.values())
         for part, name in zip(parts, contents):
             os.replace(part, folder / name)
             done.append(folder / name)
@@ -224,4 +221,4 @@ def _remove_folders(folders: Sequence[Path]) -> None:
 
 def _not_writable(folder: Path, error: OSError) -> str:
     reason = (error.strerror or str(error)).lower()
-    return f"cannot write into {folder}: {reason}; free space, change its access rights or choose another folder"
+    return f"cannot write into {folder}: {reason}; free space, mend its access rights or name another folder"

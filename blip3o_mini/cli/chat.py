@@ -7,6 +7,7 @@ Messages have the form that chat templates know:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -90,7 +91,8 @@ class Conversation:
         from ..imagefile import write_files
 
         turns = [
-            {"role": m["role"], "text": " ".join(p.get("text", "[image]") for p in _parts(m))} for m in self.messages
+            {"role": m["role"], "text": " ".join(p.get("text", "[image]") for p in _parts(m))}
+            for m in self.messages
         ]
         content = json.dumps(turns, indent=2, ensure_ascii=False) + "\n"
         return write_files({"chat.json": content.encode()}, self.out)[0]
@@ -130,10 +132,8 @@ def _lines() -> Iterator[str]:
     if not sys.stdin.isatty():
         yield from (line.strip() for line in sys.stdin)
         return
-    try:
+    with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (importing it is what switches line editing on)
-    except ImportError:
-        pass
     while True:
         try:
             yield input(PROMPT).strip()

@@ -52,19 +52,29 @@ def _add_train(commands) -> None:
         blip3o-mini train --preset tiny --stage vision --stage decoder --out runs/first
         """,
     )  # fmt: skip
-    parser.add_argument("--preset", type=words, default="toy", metavar="NAME", help="size of the model (default: toy)")
-    parser.add_argument("--out", type=words, required=True, metavar="DIR", help="folder of the run; resumed if begun")
+    parser.add_argument(
+        "--preset", type=words, default="toy", metavar="NAME", help="size of the model (default: toy)"
+    )
+    parser.add_argument(
+        "--out", type=words, required=True, metavar="DIR", help="folder of the run; resumed if begun"
+    )
     parser.add_argument(
         "--stage", type=one_of(*STAGES), action="append", metavar="STAGE",
         help=f"train only this stage; may be repeated ({', '.join(STAGES)}; default: all but joint)",
     )  # fmt: skip
-    parser.add_argument("--steps", type=whole(1, 10**9), metavar="N", help="steps of every stage (default: the recipe's)")
-    parser.add_argument("--batch-size", type=whole(1, 10**6), metavar="N", help="samples per step (default: the recipe's)")
+    parser.add_argument(
+        "--steps", type=whole(1, 10**9), metavar="N", help="steps of every stage (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--batch-size", type=whole(1, 10**6), metavar="N", help="samples per step (default: the recipe's)"
+    )
     parser.add_argument(
         "--scale", type=number(0.001, 1000), default=1.0, metavar="F",
         help="multiply the steps of every stage, for a quick look or a long run (default: 1)",
     )  # fmt: skip
-    parser.add_argument("--data", type=words, metavar="DIR", help="shards to train on (default: scenes drawn on the fly)")
+    parser.add_argument(
+        "--data", type=words, metavar="DIR", help="shards to train on (default: scenes drawn on the fly)"
+    )
     add_device(parser)
     add_seed(parser)
 
@@ -83,7 +93,10 @@ def _add_evaluate(commands) -> None:
     )  # fmt: skip
     parser.add_argument("--json", type=words, metavar="FILE", help="also write the scores to this file")
     parser.add_argument(
-        "--samples", type=whole(1, 10**6), metavar="N", help="prompts per suite and split (default: each suite's own)"
+        "--samples",
+        type=whole(1, 10**6),
+        metavar="N",
+        help="prompts per suite and split (default: each suite's own)",
     )
     add_model_options(parser)
 
@@ -103,15 +116,24 @@ def _add_data(commands) -> None:
         examples="blip3o-mini data build --out shards --count 1000 --seed 0",
     )  # fmt: skip
     parser.add_argument("--out", type=words, required=True, metavar="DIR", help="folder for the shards")
-    parser.add_argument("--count", type=whole(1, 10**9), default=1000, metavar="N", help="samples (default: 1000)")
-    parser.add_argument("--shard-size", type=whole(1, 10**6), metavar="N", help="samples per tar file (default: the builder's)")
+    parser.add_argument(
+        "--count", type=whole(1, 10**9), default=1000, metavar="N", help="samples (default: 1000)"
+    )
+    parser.add_argument(
+        "--shard-size",
+        type=whole(1, 10**6),
+        metavar="N",
+        help="samples per tar file (default: the builder's)",
+    )
     add_seed(parser)
     parser = add_command(
         actions, "inspect", inspect, summary="read shards back", teaches=INSPECT,
         examples="blip3o-mini data inspect shards --sheet shards.png",
     )  # fmt: skip
     parser.add_argument("folder", metavar="DIR", help="folder of shards")
-    parser.add_argument("--sheet", type=words, metavar="FILE", help="write a page of sample pictures to this PNG")
+    parser.add_argument(
+        "--sheet", type=words, metavar="FILE", help="write a page of sample pictures to this PNG"
+    )
 
 
 def _given(**options) -> dict:
@@ -125,12 +147,12 @@ def train(args: argparse.Namespace) -> None:
 
     preset(args.preset)  # a wrong name should not cost the import of torch
     if args.data and not Path(args.data).is_dir():
-        raise ValueError(f"there is no folder {args.data}; build one with: blip3o-mini data build --out {args.data}")
+        raise ValueError(f"there is no folder {args.data}; make one with: blip3o-mini data build")
     prepare_folder(args.out)
     device, reason = session.choose_device(args.device)
     from .. import train as training
 
-    session.note(f"training {args.preset} on {device} ({reason}), into {args.out}; Ctrl-C stops, the same command resumes")
+    session.note(f"training {args.preset} on {device} ({reason}); Ctrl-C stops, the same command resumes")
     training.run(
         args.preset, Path(args.out), stages=args.stage, seed=args.seed, device=device, scale=args.scale,
         **_given(data=Path(args.data) if args.data else None, steps=args.steps, batch_size=args.batch_size),
@@ -143,7 +165,7 @@ def evaluate(args: argparse.Namespace) -> None:
     target = Path(args.json) if args.json else None
     if target:
         if target.is_dir():
-            raise ValueError(f"{target} is a folder; --json needs a file name, for example {target / 'scores.json'}")
+            raise ValueError(f"{target} is a folder; give a file name, for example {target / 'scores.json'}")
         prepare_folder(target.parent)
     from .. import evaluate as measures
 
@@ -186,7 +208,7 @@ def inspect(args: argparse.Namespace) -> None:
 
     folder, sheet = Path(args.folder), Path(args.sheet) if args.sheet else None
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}; build one with: blip3o-mini data build --out {folder}")
+        raise ValueError(f"there is no folder {folder}; make one with: blip3o-mini data build")
     if sheet:
         prepare_folder(sheet.parent)
     from .. import data

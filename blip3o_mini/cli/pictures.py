@@ -41,7 +41,7 @@ def add(commands) -> None:
 
     parser = add_command(
         commands, "edit", edit, summary="image + instruction → image", teaches=EDIT,
-        examples='blip3o-mini edit --image out/0000.png --instruction "make the circle green" --out out/edited',
+        examples='blip3o-mini edit --image out/0000.png --instruction "make the circle green" --out edited',
     )  # fmt: skip
     parser.add_argument("--image", type=words, required=True, metavar="FILE", help="the picture to change")
     parser.add_argument("--instruction", type=words, required=True, metavar="TEXT", help="what to change")
@@ -86,7 +86,8 @@ def _draw(args: argparse.Namespace, opened: session.Session, draw) -> None:
     seconds = time.perf_counter() - start
     files = write_images(images, args.out)
     names = str(files[0]) if len(files) == 1 else f"{files[0]} … {files[-1].name}"
-    print(f"{names} ({len(files)} of {images[0].width}×{images[0].height}), {seconds:.1f} s on {opened.place}")
+    size = f"{images[0].width}×{images[0].height}"
+    print(f"{names} ({len(files)} of {size}), {seconds:.1f} s on {opened.place}")
     if args.show_timing:
         print(f"  imports and checkpoint  {opened.seconds:6.2f} s")
         print(f"  sampling                {seconds:6.2f} s, {seconds / len(files):.2f} s per picture")

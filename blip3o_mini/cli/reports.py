@@ -43,7 +43,11 @@ def add_start(commands) -> None:
         """,
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=words, default="out/start", metavar="DIR", help="folder for the page (default: out/start)"
+        "--out",
+        type=words,
+        default="out/start",
+        metavar="DIR",
+        help="folder for the page (default: out/start)",
     )
     parser.add_argument(
         "--samples", type=whole(0, 1000), default=24, metavar="N",

@@ -34,7 +34,7 @@ def choose_device(name: str) -> tuple[str, str]:
     if name.startswith("cuda"):
         count, index = torch.cuda.device_count(), int((name.partition(":")[2]) or 0)
         if index >= count:
-            raise ValueError(f"--device {name} needs CUDA GPU number {index}, but torch sees {count}; use --device cpu")
+            raise ValueError(f"there is no CUDA GPU number {index} (torch sees {count}); use --device cpu")
         return name, torch.cuda.get_device_name(index)
     if name == "mps" and not has_mps:
         raise ValueError("--device mps needs an Apple GPU, but torch sees none; use --device cpu")

@@ -1,0 +1,81 @@
+"""Pictures in a notebook: small static figures with titles and alternative text.
+
+Everything is emitted as a finished PNG, so that it looks the same in Jupyter, on GitHub and in print,
+and no `<Figure size …>` line appears below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#1b2137"
+
+
+def show(
+    images: Sequence, titles: Sequence[str] | None = None, *, columns: int | None = None, size: float = 1.7,
+    alt: str | None = None,
+) -> None:  # fmt: skip
+    """Show pictures (PIL or uint8 arrays) side by side, `size` inches each, with titles below.
+
+    `alt` is the text for readers who cannot see the picture; without it, the titles are read out.
+    """
+    emit(figure_of(images, titles, columns=columns, size=size), alt or alternative(titles, len(images)))
+
+
+def figure_of(
+    images: Sequence, titles: Sequence[str] | None = None, *, columns: int | None = None, size: float = 1.7
+) -> Figure:
+    """The figure that `show` emits."""
+    from matplotlib.figure import Figure
+
+    if len(images) == 0:
+        raise ValueError("there is nothing to show: the list of images is empty")
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"{len(titles)} titles do not fit {len(images)} images; give one title per image")
+    columns = columns or min(len(images), 6)
+    rows = -(-len(images) // columns)
+    lines = [wrapped(title, int(size * 11)) for title in titles] if titles else []
+    below = 0.17 * max((text.count("\n") + 1 for text in lines), default=0) + 0.06
+    figure = Figure(figsize=(columns * size, rows * (size + below)), dpi=110, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in grid:
+        axes.axis("off")
+    for index, (axes, image) in enumerate(zip(grid, images)):
+        axes.imshow(np.asarray(image), interpolation="lanczos")
+        if lines:
+            axes.set_title(lines[index], y=-0.04, va="top", fontsize=8, color=INK, family="DejaVu Sans")
+    return figure
+
+
+def wrapped(text: str, width: int) -> str:
+    """Break a title into lines of at most `width` letters."""
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width)) or " "
+
+
+def alternative(titles: Sequence[str] | None, count: int) -> str:
+    """Alternative text: how many pictures, and their titles."""
+    noun = "picture" if count == 1 else "pictures"
+    return f"{count} {noun}: {'; '.join(titles)}" if titles else f"{count} {noun}"
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure as PNG without date or version in it, so that the same figure gives the same bytes."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def emit(figure: Figure, alt: str) -> None:
+    """Put a figure below the cell, with alternative text."""
+    from IPython.display import Image, display
+
+    display(Image(data=png_of(figure), alt=alt))
