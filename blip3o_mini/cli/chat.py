@@ -23,6 +23,7 @@ and remembers what was said and shown before.
 
 Type a message and press Enter. Lines that begin with a slash are commands:
   /image FILE   show the model a picture together with your next message
+  /new          forget everything and begin again
   /save         write the conversation to DIR/chat.json
   /quit         leave (so does the end of the input)
 
@@ -152,10 +153,13 @@ def _turn(talk: Conversation, line: str) -> bool:
             raise ValueError("/image needs a file, for example: /image out/0000.png")
         talk.attach(rest.strip())
         print("  (shown with your next message)")
+    elif command == "/new":
+        talk.messages, talk.attached = [], []
+        print("  (a new conversation)")
     elif command == "/save":
         print(f"  {talk.save()}")
     elif command.startswith("/"):
-        raise ValueError(f"{command} is not a command here; there are /image FILE, /save and /quit")
+        raise ValueError(f"{command} is not a command here; there are /image FILE, /new, /save, /quit")
     elif line:
         _answer(talk, line)
     return True

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
+from . import session
 from .arguments import add_command, add_model_options, whole, words
 
 START = """
@@ -80,16 +82,22 @@ def add(commands) -> None:
     )  # fmt: skip
 
 
-def start(args: argparse.Namespace) -> int:
-    from ..start import run
+def start(args: argparse.Namespace) -> None:
+    from ..imagefile import prepare_folder
 
-    return run(args)
+    prepare_folder(args.out)
+    print(f"loading {args.checkpoint} …", flush=True)
+    opened = session.open_session(args)
+    from .. import start as job
+
+    job.run(opened, Path(args.out), samples=args.samples, seed=args.seed, say=partial(print, flush=True))
 
 
 def info(args: argparse.Namespace) -> None:
+    config = _config(args)
     from .. import cost
 
-    print(cost.describe(_config(args)))
+    print(cost.describe(config))
 
 
 def _config(args: argparse.Namespace):

@@ -13,6 +13,7 @@ class Session:
     """A loaded model, the device with the reason for it, and how long loading took."""
 
     model: object
+    name: str
     device: str
     reason: str
     seconds: float
@@ -48,7 +49,7 @@ def open_session(args: argparse.Namespace) -> Session:
     from ..model import Blip3oMini
 
     model = Blip3oMini.from_pretrained(args.checkpoint, device=device)
-    return Session(model, device, reason, time.perf_counter() - start)
+    return Session(model, args.checkpoint, device, reason, time.perf_counter() - start)
 
 
 def note(text: str) -> None:

@@ -1,0 +1,93 @@
+"""The notebooks' helpers: figures of the right size and content, static pictures before any widget."""
+
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blip3o_mini.lab import playground, show, system
+from blip3o_mini.lab.poster import Story, draw_poster, wrap
+
+IMAGES = [np.full((72, 72, 3), value, np.uint8) for value in (0, 100, 200)]
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What reaches the notebook, in order."""
+    seen = []
+    monkeypatch.setattr("IPython.display.display", lambda thing: seen.append(thing))
+    return seen
+
+
+def test_show_emits_one_small_picture_with_alternative_text(shown):
+    show.show(IMAGES, ["black", "gray", "light"])
+    assert len(shown) == 1 and shown[0].data[:4] == b"\x89PNG" and len(shown[0].data) < 60_000
+    assert shown[0].alt == "3 pictures: black; gray; light"
+
+
+def test_show_repeats_byte_for_byte():
+    assert show.png_of(show.figure_of(IMAGES, columns=2)) == show.png_of(show.figure_of(IMAGES, columns=2))
+
+
+@pytest.mark.parametrize(("images", "titles"), [([], None), (IMAGES, ["one"])])
+def test_show_refuses_what_does_not_fit(images, titles):
+    with pytest.raises(ValueError):
+        show.figure_of(images, titles)
+
+
+@pytest.mark.parametrize("part", [None, *system.HIGHLIGHTS])
+def test_the_system_is_drawn_with_every_part_highlighted(part):
+    words = [text.get_text() for text in system.draw_system(part).axes[0].texts]
+    for word in (*system.PARTS, "condition", "queries", "features", "velocity", "noise", "answer"):
+        assert word in words
+
+
+def test_the_system_has_no_other_parts():
+    with pytest.raises(ValueError, match="no part 'unet'"):
+        system.draw_system("unet")
+
+
+def test_highlighting_changes_the_drawing(shown):
+    system.show_system()
+    system.show_system("dit")
+    assert (
+        shown[0].data != shown[1].data and len(shown[1].data) < 100_000 and "Highlighted: dit" in shown[1].alt
+    )
+
+
+class Painter:
+    config = types.SimpleNamespace(guidance_scale=3.0)
+
+    def generate(self, prompt, num_images=1, *, seed=0, guidance_scale=None):
+        if not prompt:
+            raise ValueError("the prompt is empty")
+        return [Image.new("RGB", (72, 72), (seed, 0, 0))] * num_images
+
+
+def test_the_playground_is_static_first_and_draws_on_a_click(shown):
+    playground.playground(Painter(), num_images=2)
+    assert shown[0].data[:4] == b"\x89PNG" and "red circle" in shown[0].alt
+    text, controls, _ = shown[1].children
+    text.value, controls.children[0].value = "a star", 7
+    controls.children[2].click()
+    assert "a star" in shown[-1].alt
+    count = len(shown)
+    text.value = ""
+    controls.children[2].click()  # refused in words, nothing drawn, the button still works
+    assert len(shown) == count and not controls.children[2].disabled
+
+
+def test_the_page_leaves_out_what_is_empty():
+    image = Image.new("RGB", (72, 72), "red")
+    short = draw_poster(Story("title", "words", told=[("why?", "because")]))
+    full = draw_poster(
+        Story("title", "words", [("a", image, "")], [(image, "b", image)], [(image, [("c", "d")])])
+    )
+    assert short.width == full.width and short.height < full.height
+
+
+def test_long_lines_are_wrapped_and_no_word_is_lost():
+    words = "a large purple heart in the top right corner and a very long word " + "x" * 80
+    lines = wrap(words, 20, 200)
+    assert " ".join(lines) == words and len(lines) == 4
