@@ -22,7 +22,6 @@ from torch.nn import functional as F
 
 from .config import DitConfig
 
-Rotary = tuple[Tensor, Tensor]
 EPS = 1e-5
 SINUSOIDS = 256  # width of the noise level's code before the learned layers
 
@@ -36,31 +35,26 @@ def sinusoids(timestep: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def rotary_table(rows: int, columns: int, head_width: int, device: torch.device) -> Rotary:
-    """Cosines and sines (rows·columns, head_width/2) by which each cell's channel pairs turn.
+def rotary_table(rows: int, columns: int, head_width: int, device: torch.device) -> Tensor:
+    """Unit complex numbers (rows·columns, head_width/2) by which each cell's channel pairs are multiplied.
 
     Even pairs turn with the row, odd pairs with the column: (row, f0), (column, f0), (row, f1), …
     footgun: kept out of the module on purpose, so that neither `.half()` nor the meta device can reach it.
     """
     with torch.inference_mode(False):  # a table first built while sampling must still serve in training
-        count = head_width // 4
-        exponents = torch.arange(count, device="cpu", dtype=torch.float64) / count
-        row, column = torch.meshgrid(
-            torch.arange(rows, device="cpu", dtype=torch.float64),
-            torch.arange(columns, device="cpu", dtype=torch.float64),
-            indexing="ij",
-        )
+        real = {"device": "cpu", "dtype": torch.float64}
+        frequencies = 10_000.0 ** -(torch.arange(head_width // 4, **real) / (head_width // 4))
+        row, column = torch.meshgrid(torch.arange(rows, **real), torch.arange(columns, **real), indexing="ij")
         cells = torch.stack([row.flatten(), column.flatten()], dim=-1)  # (Q, 2)
-        angles = (cells[:, None, :] * (10_000.0**-exponents)[:, None]).flatten(1)  # (Q, head_width/2)
-        return angles.cos().to(device, torch.float32), angles.sin().to(device, torch.float32)
+        angles = (cells[:, None, :] * frequencies[:, None]).flatten(1)  # (Q, head_width/2)
+        return torch.polar(torch.ones_like(angles), angles).to(torch.complex64).to(device)
 
 
-def rotate(x: Tensor, rotary: Rotary) -> Tensor:
-    """Turn neighbouring channel pairs (2i, 2i+1) of x (B, Q, heads, head width) by their cell's angles."""
-    cos, sin = (table[:, None, :] for table in rotary)  # (Q, 1, head width/2)
-    even, odd = x[..., 0::2], x[..., 1::2]
-    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+def rotate(x: Tensor, rotary: Tensor) -> Tensor:
+    """Turn neighbouring channel pairs (2i, 2i+1) of x (B, Q, heads, d) by their cell's angles."""
+    # as complex numbers: on a CPU eight times faster than slicing even and odd channels apart
+    pairs = torch.view_as_complex(x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotary[:, None]).flatten(-2).to(x.dtype)
 
 
 def ffn_width(width: int, multiple_of: int) -> int:
@@ -68,15 +62,14 @@ def ffn_width(width: int, multiple_of: int) -> int:
     return math.ceil(int(2 * (4 * width) / 3) / multiple_of) * multiple_of
 
 
-class PatchEmbedder(nn.Module):
-    """Feature cells → tokens; a patch is one cell."""
+class RmsNorm(nn.RMSNorm):
+    """x / root mean square · weight; mixed precision may hand it an x narrower than the weight."""
 
-    def __init__(self, feature_width: int, width: int):
-        super().__init__()
-        self.proj = nn.Linear(feature_width, width)
+    def __init__(self, width: int):
+        super().__init__(width, eps=EPS)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.proj(features)
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
 
 
 class CaptionProjection(nn.Module):
@@ -131,7 +124,7 @@ class Attention(nn.Module):
         self.norm_q = nn.LayerNorm(config.width, eps=EPS)
         self.norm_k = nn.LayerNorm(kv_width, eps=EPS)
 
-    def forward(self, x: Tensor, context: Tensor, rotary: Rotary, *, is_key_turned: bool) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, rotary: Tensor, *, is_key_turned: bool) -> Tensor:
         q = self.norm_q(self.to_q(x)).unflatten(-1, (self.heads, self.head_width))  # (B, Q, heads, d)
         k = self.norm_k(self.to_k(context)).unflatten(-1, (self.kv_heads, self.head_width))
         v = self.to_v(context).unflatten(-1, (self.kv_heads, self.head_width))
@@ -142,14 +135,6 @@ class Attention(nn.Module):
             k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=2) for part in (k, v))
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, heads, Q or K, d)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)  # (B, Q, heads, d)
-
-
-class CrossAttention(Attention):
-    """Attention to the condition; it also keeps the output projection that both attentions share."""
-
-    def __init__(self, config: DitConfig):
-        super().__init__(config)
-        self.to_out = nn.ModuleList([nn.Linear(config.width, config.width, bias=False)])
 
 
 class FeedForward(nn.Module):
@@ -171,7 +156,7 @@ class SteeredNorm(nn.Module):
     def __init__(self, width: int, embed_width: int):
         super().__init__()
         self.linear = nn.Linear(embed_width, 4 * width)
-        self.norm = nn.RMSNorm(width, eps=EPS)
+        self.norm = RmsNorm(width)
 
     def forward(self, h: Tensor, steer: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         scale, gate, ffn_scale, ffn_gate = self.linear(steer)[:, None].chunk(4, dim=-1)  # each (B, 1, W)
@@ -185,15 +170,17 @@ class Block(nn.Module):
         super().__init__()
         self.gate = nn.Parameter(torch.zeros(config.heads))  # per head; cross-attention starts silent
         self.norm1 = SteeredNorm(config.width, embed_width)
-        self.norm1_context = nn.RMSNorm(config.width, eps=EPS)
+        self.norm1_context = RmsNorm(config.width)
         self.attn1 = Attention(config)
-        self.attn2 = CrossAttention(config)
-        self.norm2 = nn.RMSNorm(config.width, eps=EPS)
-        self.ffn_norm1 = nn.RMSNorm(config.width, eps=EPS)
+        self.attn2 = Attention(config)
+        # the one output projection of both attentions has this name in the published weights
+        self.attn2.to_out = nn.ModuleList([nn.Linear(config.width, config.width, bias=False)])
+        self.norm2 = RmsNorm(config.width)
+        self.ffn_norm1 = RmsNorm(config.width)
         self.feed_forward = FeedForward(config.width, ffn_width(config.width, config.multiple_of))
-        self.ffn_norm2 = nn.RMSNorm(config.width, eps=EPS)
+        self.ffn_norm2 = RmsNorm(config.width)
 
-    def forward(self, h: Tensor, condition: Tensor, steer: Tensor, rotary: Rotary) -> Tensor:
+    def forward(self, h: Tensor, condition: Tensor, steer: Tensor, rotary: Tensor) -> Tensor:
         n, gate, ffn_scale, ffn_gate = self.norm1(h, steer)
         to_cells = self.attn1(n, n, rotary, is_key_turned=True)  # (B, Q, heads, d)
         # quirk kept for the published weights (Q15): here the queries are turned, the keys are not
@@ -221,10 +208,10 @@ class NextDit(nn.Module):
 
     def __init__(self, config: DitConfig):
         super().__init__()
-        check(config)
+        check_sizes(config)
         self.config = config
         embed_width = min(config.width, 1024)
-        self.patch_embedder = PatchEmbedder(config.feature_width, config.width)
+        self.patch_embedder = nn.ModuleDict({"proj": nn.Linear(config.feature_width, config.width)})
         self.caption_projection = CaptionProjection(config.condition_width, config.width)
         self.time_caption_embed = TimeCaptionEmbed(config.width, embed_width)
         self.layers = nn.ModuleList([Block(config, embed_width) for _ in range(config.layers)])
@@ -251,9 +238,10 @@ class NextDit(nn.Module):
         timestep is 1000·sigma (`flow.timestep`). source: features (B, Q, D) of the image to edit.
         grid: rows and columns of the Q cells, row by row; square when not given.
         """
-        rows, columns = self._grid(features, condition, source, grid)
+        rows, columns = grid or (math.isqrt(features.shape[1]),) * 2
+        self._check_inputs(features, condition, source, rows, columns)
         rotary = rotary_table(rows, columns, self.config.width // self.config.heads, features.device)
-        h = self.patch_embedder(features)  # (B, Q, W)
+        h = self.patch_embedder["proj"](features)  # (B, Q, W): a patch is one cell
         if self.config.positions:
             h = h + self.positions
         if source is not None:
@@ -265,38 +253,38 @@ class NextDit(nn.Module):
             h = layer(h, condition, steer, rotary)
         return self.norm_out(h, steer)
 
-    def _grid(
-        self, features: Tensor, condition: Tensor, source: Tensor | None, grid: tuple[int, int] | None
-    ) -> tuple[int, int]:
-        """Rows and columns of the feature grid; raises ValueError where the inputs do not fit the network."""
-        cells = features.shape[1]
-        rows, columns = grid or (math.isqrt(cells),) * 2
+    def _check_inputs(
+        self, features: Tensor, condition: Tensor, source: Tensor | None, rows: int, columns: int
+    ) -> None:
+        """Raise ValueError where the inputs do not fit the network or each other."""
+        cells, config = features.shape[1], self.config
         for name, tensor, width in (
-            ("features", features, self.config.feature_width),
-            ("condition", condition, self.config.condition_width),
+            ("features are", features, config.feature_width),
+            ("condition is", condition, config.condition_width),
         ):
             if tensor.shape[-1] != width:
-                raise ValueError(f"the {name} are {tensor.shape[-1]} wide; this network takes {width}")
+                raise ValueError(f"the {name} {tensor.shape[-1]} wide; this network takes {width}")
+        if len(condition) != len(features):
+            raise ValueError(
+                f"{len(features)} samples of features need as many conditions, not {len(condition)}"
+            )
         if rows * columns != cells:
             raise ValueError(f"{cells} cells do not fill {rows} rows of {columns}; pass grid=(rows, columns)")
-        if self.config.positions not in (0, cells):
-            raise ValueError(f"this network has {self.config.positions} positions, not {cells}")
-        if source is not None and not self.config.has_source:
+        if config.positions not in (0, cells):
+            raise ValueError(f"this network has learned {config.positions} positions, not {cells}")
+        if source is not None and not config.has_source:
             raise ValueError("this network reads no source image; build it with has_source=True")
-        return rows, columns
+        if source is not None and source.shape != features.shape:
+            raise ValueError(f"the source {tuple(source.shape)} must have the shape {tuple(features.shape)}")
 
 
-def check(config: DitConfig) -> None:
+def check_sizes(config: DitConfig) -> None:
     """Raise ValueError where the sizes cannot form heads, with sizes that can."""
-    if config.width % config.heads:
-        fitting = [n for n in range(1, config.width // 4 + 1) if config.width % (4 * n) == 0]
+    if config.width % (4 * config.heads):
+        fitting = math.ceil(config.width / (4 * config.heads)) * 4 * config.heads
         raise ValueError(
-            f"width {config.width} is not divisible by {config.heads} heads; choose heads from {fitting}"
-        )
-    if (head_width := config.width // config.heads) % 4:
-        raise ValueError(
-            f"head width {head_width} (width {config.width} / {config.heads} heads) is not divisible by 4; "
-            "rows and columns each turn whole pairs of channels"
+            f"width {config.width} does not split into {config.heads} heads of a multiple of 4 channels "
+            f"(rows and columns each turn pairs of them); choose width={fitting}"
         )
     if config.heads % config.kv_heads:
         raise ValueError(f"{config.heads} heads cannot share {config.kv_heads} key/value heads evenly")
