@@ -27,7 +27,7 @@ class VisionConfig:
     mlp_ratio: float = 4.0
     text_width: int = 128  # CLIP's own text tower, needed only to train the vision part
     text_layers: int = 2
-    text_context: int = 64
+    text_context: int = 48
     caption_layers: int = 2  # the captioning head of the vision stage; 0 leaves contrastive training alone
 
     @property
@@ -141,7 +141,7 @@ def _toy_like(name: str, *, width: int, layers: int, vision_width: int, channels
         ),
         decoder=DecoderConfig(
             kind="pixel", image_size=72, feature_width=features, channels=channels, layers_per_block=1,
-            fold=4, steps=10, guidance=1.0,
+            fold=6, steps=8, guidance=1.0,
         ),
     )  # fmt: skip
 
@@ -171,7 +171,7 @@ def _published(name: str, *, width: int, layers: int, heads: int, kv_heads: int,
 
 PRESETS = {
     "tiny": _toy_like("tiny", width=32, layers=2, vision_width=32, channels=(32, 32)),
-    "toy": _toy_like("toy", width=128, layers=6, vision_width=128, channels=(64, 96)),
+    "toy": _toy_like("toy", width=128, layers=6, vision_width=128, channels=(96, 128)),
     "4b": _published("4b", width=2048, layers=36, heads=16, kv_heads=2, ffn=11008, tied=True),
     "8b": _published("8b", width=3584, layers=28, heads=28, kv_heads=4, ffn=18944, tied=False),
 }
@@ -182,3 +182,38 @@ def preset(name: str) -> ModelConfig:
     if name not in PRESETS:
         raise ValueError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one stage is trained: AdamW, warm-up, cosine to a floor, clipping, averaged weights."""
+
+    steps: int
+    batch: int
+    lr: float
+    warmup: int = 100
+    floor: float = 0.05  # of lr, reached at the last step
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    ema: float = 0.0  # decay of the averaged weights; 0 keeps the last ones
+    accumulate: int = 1  # batches per update
+    drop: float = 0.1  # share of samples that lose their condition (generation)
+
+
+STAGES = ("vision", "decoder", "understanding", "generation", "instruct")
+RECIPES = {
+    "toy": {
+        "vision": Recipe(steps=1400, batch=128, lr=1.5e-3),
+        "decoder": Recipe(steps=2000, batch=64, lr=1e-3, ema=0.995),
+        "understanding": Recipe(steps=4000, batch=64, lr=1.5e-3),
+        "generation": Recipe(steps=6000, batch=192, lr=1.5e-3, ema=0.998),
+        "instruct": Recipe(steps=400, batch=192, lr=3e-4, ema=0.99),
+        "joint": Recipe(steps=6000, batch=128, lr=1e-3),
+    },
+    "tiny": {
+        stage: Recipe(steps=20, batch=8, lr=1e-3, warmup=5, ema=0.9 if stage == "generation" else 0.0)
+        for stage in (*STAGES, "joint")
+    },
+}
+POOL = {"toy": 40_000, "tiny": 64}  # scenes whose features are cached

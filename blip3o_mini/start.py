@@ -129,7 +129,7 @@ def draw(model, story: Story, seed: int) -> Iterator[str]:
         begin = time.perf_counter()
         image = model.generate(prompt, seed=seed)[0]
         story.drawn.append((prompt, image, remark))
-        yield f"  {prompt}   ({time.perf_counter() - begin:.1f} s{', ' if remark else ''}{remark})"
+        yield f"  {prompt:<60} {time.perf_counter() - begin:.1f} s   {remark}".rstrip()
 
 
 def edit(model, story: Story, seed: int) -> Iterator[str]:
@@ -138,7 +138,7 @@ def edit(model, story: Story, seed: int) -> Iterator[str]:
     for scene, instruction in EDITS:
         before = picture(scene)
         story.edited.append((before, instruction, model.edit(before, instruction, seed=seed)[0]))
-        yield f"  [{world.short_caption(scene)}]  {instruction}"
+        yield f"  [{world.short_caption(scene)}]".ljust(62) + f" {instruction}"
 
 
 def read(model, story: Story, seed: int) -> Iterator[str]:
@@ -146,13 +146,14 @@ def read(model, story: Story, seed: int) -> Iterator[str]:
     yield "image → text"
     for scene, style, asked in ((SINGLE, "long", ASK_SINGLE), (SEVERAL, "long", ASK_SEVERAL)):
         image = picture(scene)
-        pairs = [("describe the picture", model.caption(image, style=style))]
+        pairs = [("caption", model.caption(image, style=style))]
         pairs += [(question, model.answer(image, question)) for question in asked]
         story.seen.append((image, pairs))
-        yield from (f"  {question}  {answer}" for question, answer in pairs)
+        yield f"  [{world.short_caption(scene)}]"
+        yield from (f"    {question:<50} {answer}" for question, answer in pairs)
     story.labels = model.classify(story.seen[0][0], list(LABELS))
     ranked = sorted(story.labels.items(), key=lambda pair: -pair[1])
-    yield "  labels:  " + " · ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
+    yield "  labels of the first: " + " · ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
 
 
 def recall(model, story: Story, seed: int) -> Iterator[str]:
@@ -160,7 +161,7 @@ def recall(model, story: Story, seed: int) -> Iterator[str]:
     yield "text → text"
     for question in TELL:
         story.told.append((question, model.answer(None, question)))
-        yield f"  {question}  {story.told[-1][1]}"
+        yield f"  {question:<60} {story.told[-1][1]}"
 
 
 def talk(model, story: Story, seed: int) -> Iterator[str]:
@@ -174,7 +175,7 @@ def talk(model, story: Story, seed: int) -> Iterator[str]:
         part = answer["content"][0]
         reply = part["image"] if part["type"] == "image" else part["text"]
         story.dialogue.append((words, reply))
-        yield f"  you: {words}   model: {reply if isinstance(reply, str) else '[picture]'}"
+        yield f"  {words:<60} {reply if isinstance(reply, str) else '[picture]'}"
 
 
 def scores(model, samples: int, seed: int) -> str:

@@ -1,0 +1,6 @@
+"""Training data: a pool of scenes with cached features, batches for every stage, and shards on disk."""
+
+from . import batches
+from .pool import Pool
+
+__all__ = ["Pool", "batches"]

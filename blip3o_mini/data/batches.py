@@ -1,0 +1,185 @@
+"""Batches for every stage, each a pure function of a random generator: the same step, the same batch.
+
+That is what makes an interrupted run resume to the same weights: no data order has to be stored.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import world
+from ..tokens import ChatTokens, pad_left
+from ..vision import to_tensor
+from .pool import Pool
+
+
+class Conversations(NamedTuple):
+    """Left-padded conversations; `said` marks what the assistant says; `features` fill the pictures."""
+
+    ids: Tensor  # (B, T)
+    mask: Tensor  # (B, T)
+    said: Tensor  # (B, T)
+    features: Tensor | None  # (pictures, Q, D)
+
+
+class Drawings(NamedTuple):
+    """Prompts that end in [IMG], the features to generate, and the source features of edits (else zeros)."""
+
+    ids: Tensor  # (B, T)
+    mask: Tensor  # (B, T)
+    features: Tensor | None  # (pictures, Q, D), for the pictures inside the prompts
+    target: Tensor  # (B, Q, D)
+    source: Tensor  # (B, Q, D)
+
+
+def _pad_right(rows: list[list[int]], length: int | None = None) -> Tensor:
+    length = length or max(len(row) for row in rows)
+    return torch.tensor([[*row[:length], *[0] * (length - len(row))] for row in rows])
+
+
+def vision_batch(rng: np.random.Generator, chat: ChatTokens, size: int, context: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Images (B, 3, H, W), contrastive texts (B, context), and full captions (B, T) to spell."""
+    scenes = [world.sample_scene(rng) for _ in range(size)]
+    texts = [(world.short_caption if rng.random() < 0.4 else world.long_caption)(s, rng) for s in scenes]
+    rows = [[*chat.words(text)[: context - 1], chat.end] for text in texts]
+    return to_tensor(world.render(scenes)), _pad_right(rows, context), caption_batch(scenes, chat)
+
+
+def caption_batch(scenes: list[world.Scene], chat: ChatTokens) -> Tensor:
+    """Canonical long captions (B, T), opened by the assistant token and closed by the end token."""
+    return _pad_right([[chat.assistant, *chat.words(world.long_caption(s)), chat.end] for s in scenes])
+
+
+def _ask(question: str, answer: str) -> list[dict]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def _seen(scene: world.Scene, rng: np.random.Generator, most: int) -> list[dict]:
+    asked = [(q, a) for q, a, _ in world.questions(scene, rng)[:most]]
+    style = "long" if rng.random() < 0.6 else "short"
+    if rng.random() < 0.5:
+        request = world.CAPTION_REQUESTS[style][rng.integers(3)]
+        caption = world.long_caption(scene) if style == "long" else world.short_caption(scene)
+        asked.insert(int(rng.integers(len(asked) + 1)), (request, caption))
+    if rng.random() < 0.3:
+        asked.insert(0, world.label_question(scene, rng)[:2])
+    turns = [turn for q, a in asked for turn in _ask(q, a)]
+    picture = {"type": "image"}
+    turns[0] = {"role": "user", "content": [picture, {"type": "text", "text": turns[0]["content"]}]}
+    return turns
+
+
+def _told(scene: world.Scene, rng: np.random.Generator, most: int) -> list[dict]:
+    text, asked = world.described(scene, rng)
+    if rng.random() < 0.5:  # the request to draw, then questions on the picture nobody has drawn yet
+        turns = [{"role": "user", "content": world.draw_request(text, rng if rng.random() < 0.5 else None)}]
+        turns += [{"role": "assistant", "content": [{"type": "draw"}]}]
+        return turns + [turn for q, a, _ in asked[:most] for turn in _ask(q, a)]
+    asked[0] = (f"{text}. {asked[0][0]}", *asked[0][1:])
+    return [turn for q, a, _ in asked[:most] for turn in _ask(q, a)]
+
+
+def _conversation(pool: Pool, i: int, rng: np.random.Generator) -> tuple[list[dict], list[Tensor]]:
+    kind = rng.random()
+    before, after = pool.scenes[i], pool.after[i]
+    if kind < 0.38:
+        return _seen(before, rng, 6), [pool.features[i]]
+    if kind < 0.70:
+        return _told(before, rng, 8), []
+    edit = [{"type": "text", "text": pool.instructions[i]}]
+    if kind < 0.84:  # an edit nobody has drawn yet: what will be where?
+        turns = [{"role": "user", "content": [{"type": "image"}, *edit]}]
+        turns += [{"role": "assistant", "content": [{"type": "draw"}]}]
+        asked = world.questions(after, rng)[:6]
+        return turns + [turn for q, a, _ in asked for turn in _ask(q, a)], [pool.features[i]]
+    if kind < 0.90:
+        facts = world.facts()
+        return [turn for k in rng.permutation(len(facts))[:5] for turn in _ask(*facts[k])], []
+    image = [{"type": "image"}]
+    turns = [{"role": "user", "content": world.draw_request(world.short_caption(before, rng), rng)}]
+    turns += [{"role": "assistant", "content": image}]
+    turns += [turn for q, a, _ in world.questions(before, rng)[:2] for turn in _ask(q, a)]
+    turns += [{"role": "user", "content": edit}, {"role": "assistant", "content": image}]
+    turns += [turn for q, a, _ in world.questions(after, rng)[:2] for turn in _ask(q, a)]
+    return turns, [pool.features[i], pool.after_features[i]]
+
+
+def conversation_batch(rng: np.random.Generator, pool: Pool, chat: ChatTokens, size: int) -> Conversations:
+    """Talk about pictures that are seen, told, or about to be edited; facts; and whole dialogues."""
+    rows, said, pictures = [], [], []
+    for i in rng.integers(pool.size, size=size):
+        messages, shown = _conversation(pool, int(i), rng)
+        ids, is_said = chat.chat(messages, is_open=False)
+        rows.append(ids)
+        said.append(is_said)
+        pictures += shown
+    ids, mask = pad_left(rows, chat.pad)
+    features = torch.stack(pictures) if pictures else None
+    return Conversations(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(pad_left(said, 0)[0]), features)
+
+
+def _drawings(rows, targets, sources, pictures, chat: ChatTokens) -> Drawings:
+    ids, mask = pad_left(rows, chat.pad)
+    source = torch.stack([torch.zeros_like(t) if s is None else s for t, s in zip(targets, sources)])
+    features = torch.stack(pictures) if pictures else None
+    return Drawings(torch.from_numpy(ids), torch.from_numpy(mask), features, torch.stack(targets), source)
+
+
+def drawing_batch(
+    rng: np.random.Generator, pool: Pool, chat: ChatTokens, size: int, *, edits: float = 0.25
+) -> Drawings:
+    """Prompts of every wording with the features they describe; a share of `edits` changes a picture."""
+    rows, targets, sources, pictures = [], [], [], []
+    for i in rng.integers(pool.size, size=size):
+        i = int(i)
+        kind = rng.random()
+        if kind < edits:
+            messages = edit_messages(pool.instructions[i])
+            target, source = pool.after_features[i], pool.features[i]
+        else:
+            caption = (world.long_caption if rng.random() < 0.25 else world.short_caption)(pool.scenes[i], rng)
+            messages = draw_messages(world.draw_request(caption, rng if rng.random() < 0.5 else None))
+            target, source = pool.features[i], None
+            if kind < edits + 0.05:  # a new drawing late in a conversation: the old picture must not show
+                j = int(rng.integers(pool.size))
+                messages, source = [*_seen(pool.scenes[j], rng, 1)[:2], *messages], pool.features[j]
+        targets.append(target)
+        sources.append(source)
+        pictures += [] if source is None else [source]
+        rows.append([*chat.chat(messages)[0], chat.start_of_image])
+    return _drawings(rows, targets, sources, pictures, chat)
+
+
+def draw_messages(request: str) -> list[dict]:
+    return [{"role": "user", "content": request}]
+
+
+def edit_messages(instruction: str) -> list[dict]:
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": instruction}]}]
+
+
+def instruct_batch(rng: np.random.Generator, pool: Pool, chat: ChatTokens, size: int, *, clean: int) -> Drawings:
+    """The small clean set: the first `clean` scenes of the pool, drawn, edited, and within dialogues."""
+    rows, targets, sources, pictures = [], [], [], []
+    for i in rng.integers(min(clean, pool.size), size=size):
+        i, kind = int(i), rng.random()
+        fixed = np.random.default_rng([pool.seed, 2, i])  # one clean prompt per scene, always the same
+        request = world.draw_request(world.short_caption(pool.scenes[i], fixed))
+        if kind < 0.6:
+            messages, target, source, shown = draw_messages(request), pool.features[i], None, []
+        elif kind < 0.85:
+            messages = edit_messages(pool.instructions[i])
+            target, source, shown = pool.after_features[i], pool.features[i], [pool.features[i]]
+        else:  # a conversation: drawn a moment ago, now to be edited
+            messages = [*draw_messages(request), {"role": "assistant", "content": [{"type": "image"}]}]
+            messages += [{"role": "user", "content": pool.instructions[i]}]
+            target, source, shown = pool.after_features[i], pool.features[i], [pool.features[i]]
+        rows.append([*chat.chat(messages)[0], chat.start_of_image])
+        targets.append(target)
+        sources.append(source)
+        pictures += shown
+    return _drawings(rows, targets, sources, pictures, chat)

@@ -1,0 +1,174 @@
+"""What each training stage trains, on which batches, with which loss; everything else stays frozen. Lesson 07.
+
+stage          trains                          frozen and cached
+vision         CLIP tower (+ captioning head)  –
+decoder        UNet                            features of the pool
+understanding  backbone, image projector       features of the pool
+generation     queries, DiT                    features of the pool; the backbone only reads
+instruct       queries, DiT                    the same, on the small clean set
+joint          backbone, queries, DiT          features of the pool (what the paper argues against)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from .. import world
+from ..config import Recipe
+from ..data import Pool, batches
+from ..model import Blip3oMini
+from ..objectives import contrastive_loss, flow_loss, next_token_loss
+from ..vision import Captioner, to_tensor
+from .loop import Losses, random_for
+
+CAPTION_NOISE = 0.2  # on the tokens that the captioning head reads, so that facts take the large directions
+CONTRASTIVE_WEIGHT = 0.3
+SIGMA_SHIFT = 0.5  # small models learn layout near the noise end
+CLEAN_SET = 2000  # scenes of the instruction set
+
+
+class Plan(NamedTuple):
+    """One stage, ready to run."""
+
+    parameters: dict[str, nn.Parameter]
+    losses_at: Callable[[int], Losses]
+    parts: tuple[str, ...]  # whose files it rewrites
+    finish: Callable[[], None] = lambda: None
+
+
+def named(**modules: nn.Module | nn.Parameter) -> dict[str, nn.Parameter]:
+    """{"module.name": parameter} of some modules or single parameters, each shared one once."""
+    found: dict[str, nn.Parameter] = {}
+    for prefix, module in modules.items():
+        own = {"": module} if isinstance(module, nn.Parameter) else dict(module.named_parameters())
+        found |= {f"{prefix}.{name}".rstrip("."): p for name, p in own.items()}
+    return found
+
+
+def freeze_all_but(model: Blip3oMini, parameters: dict[str, nn.Parameter]) -> None:
+    """Only `parameters` learn: nothing else gets a gradient."""
+    model.requires_grad_(False)
+    for p in parameters.values():
+        p.requires_grad_(True)
+
+
+def plan(stage: str, model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Plan:
+    """The plan of a stage; raises ValueError on an unknown name."""
+    plans = {
+        "vision": vision_plan, "decoder": decoder_plan, "understanding": understanding_plan,
+        "generation": generation_plan, "instruct": instruct_plan, "joint": joint_plan,
+    }  # fmt: skip
+    if stage not in plans:
+        raise ValueError(f"there is no stage {stage!r}; choose from {', '.join(plans)}")
+    made = plans[stage](model, pool, recipe, seed)
+    freeze_all_but(model, made.parameters)
+    return made
+
+
+def vision_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Plan:
+    """Contrastive and captioning training of the tower, then whitening of its features."""
+    vision, config = model.vision, model.config.vision
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        captioner = Captioner(config, model.config.backbone.vocabulary).to(model.device)
+
+    def losses_at(step: int) -> Losses:
+        rng, generator = random_for(seed, "vision", step)
+        batch = batches.vision_batch(rng, model.chat_tokens, recipe.batch, config.text_context)
+        images, texts, captions = (t.to(model.device) for t in batch)
+        tokens, embedding = vision.tokens(images)
+        scale = vision.clip.logit_scale.exp().clamp(max=100)
+        contrast = contrastive_loss(embedding, vision.clip.encode_text(texts), scale)
+        memory = F.layer_norm(tokens, tokens.shape[-1:])
+        memory = memory + CAPTION_NOISE * torch.randn(memory.shape, generator=generator).to(memory)
+        logits = captioner(memory, captions)
+        spelled = next_token_loss(logits, captions, (captions != model.chat_tokens.pad).long())
+        return {"loss": CONTRASTIVE_WEIGHT * contrast + spelled, "contrast": contrast, "caption": spelled}
+
+    def finish() -> None:
+        with torch.no_grad():
+            scenes = tqdm(range(0, min(8192, pool.size), 256), desc="whitening", leave=False)
+            pictures = (to_tensor(world.render(pool.scenes[i : i + 256])).to(model.device) for i in scenes)
+            vision.fit_whitening(torch.cat([vision.tokens(p)[0].cpu() for p in pictures]))
+
+    return Plan(named(clip=vision.clip, captioner=captioner), losses_at, ("vision",), finish)
+
+
+def decoder_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Plan:
+    """The UNet learns to draw the picture behind features."""
+
+    def losses_at(step: int) -> Losses:
+        rng, generator = random_for(seed, "decoder", step)
+        chosen = rng.integers(pool.size, size=recipe.batch)
+        images = to_tensor(world.render([pool.scenes[i] for i in chosen])).to(model.device)
+        return {"loss": model.decoder.loss(images, pool.features[chosen].to(model.device), generator)}
+
+    return Plan(named(decoder=model.decoder), losses_at, ("decoder",))
+
+
+def understanding_loss(model: Blip3oMini, pool: Pool, rng, size: int) -> Tensor:
+    """Next-token loss on a batch of conversations."""
+    batch = batches.conversation_batch(rng, pool, model.chat_tokens, size)
+    ids, mask, said, features = (None if t is None else t.to(model.device) for t in batch)
+    return next_token_loss(model.backbone.logits(ids, mask, features), ids, said)
+
+
+def understanding_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Plan:
+    """The backbone learns to look, to read and to talk."""
+    backbone = model.backbone
+
+    def losses_at(step: int) -> Losses:
+        rng, _ = random_for(seed, "understanding", step)
+        return {"loss": understanding_loss(model, pool, rng, recipe.batch)}
+
+    return Plan(named(language=backbone.language, projector=backbone.image_projector), losses_at, ("backbone",))
+
+
+def drawing_loss(model: Blip3oMini, batch: batches.Drawings, recipe: Recipe, generator) -> Tensor:
+    """Flow-matching loss on a batch of prompts and the features to generate."""
+    ids, mask, features, target, source = (None if t is None else t.to(model.device) for t in batch)
+    condition = model.backbone.condition(ids, mask, features)
+    return flow_loss(
+        model.dit, target, condition, generator, source=source, drop=recipe.drop, shift=SIGMA_SHIFT
+    )
+
+
+def generation_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Plan:
+    """Queries and DiT learn to draw, from a backbone that stays as it is."""
+
+    def losses_at(step: int) -> Losses:
+        rng, generator = random_for(seed, "generation", step)
+        batch = batches.drawing_batch(rng, pool, model.chat_tokens, recipe.batch)
+        return {"loss": drawing_loss(model, batch, recipe, generator)}
+
+    return Plan(named(queries=model.backbone.queries, dit=model.dit), losses_at, ("backbone", "dit"))
+
+
+def instruct_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Plan:
+    """The same as generation, on the small clean set with editing and dialogue."""
+
+    def losses_at(step: int) -> Losses:
+        rng, generator = random_for(seed, "instruct", step)
+        batch = batches.instruct_batch(rng, pool, model.chat_tokens, recipe.batch, clean=CLEAN_SET)
+        return {"loss": drawing_loss(model, batch, recipe, generator)}
+
+    return Plan(named(queries=model.backbone.queries, dit=model.dit), losses_at, ("backbone", "dit"))
+
+
+def joint_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Plan:
+    """Understanding and generation at once, half a batch each; gradients of both reach the backbone."""
+    half = recipe.batch // 2
+
+    def losses_at(step: int) -> Losses:
+        rng, generator = random_for(seed, "joint", step)
+        text = understanding_loss(model, pool, rng, half)
+        image = drawing_loss(model, batches.drawing_batch(rng, pool, model.chat_tokens, half), recipe, generator)
+        return {"loss": text + image, "text": text, "image": image}
+
+    return Plan(named(backbone=model.backbone, dit=model.dit), losses_at, ("backbone", "dit"))

@@ -1,0 +1,136 @@
+"""Images → features: the CLIP tower whose pooled patch grid is what the DiT learns to generate.
+
+tokens = last block of the tower, class token dropped        (B, N, width)
+features = average over pool×pool patches                    (B, Q, width)
+A small model's features are then whitened: (features − mean) · projection, so that every channel has
+unit variance and none is redundant; the published ones stay raw (reference section 3). Lesson 01.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import VisionConfig
+
+END_ID = 1  # the tokenizer's end-of-turn token closes a caption; CLIP reads the text embedding there
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def to_tensor(images: np.ndarray) -> Tensor:
+    """uint8 (B, H, W, 3) → float (B, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+
+
+def prepare(images: Sequence[Image.Image], size: int) -> Tensor:
+    """Pictures of any shape → (B, 3, size, size) in [0, 1]: shorter side to `size`, centre crop (reference 3.2)."""
+    squares = []
+    for image in images:
+        image = image.convert("RGB")
+        if image.size != (size, size):
+            scale = size / min(image.size)
+            wide, high = (max(size, round(side * scale)) for side in image.size)
+            left, top = (wide - size) // 2, (high - size) // 2
+            image = image.resize((wide, high), Image.BICUBIC).crop((left, top, left + size, top + size))
+        squares.append(np.asarray(image))
+    return to_tensor(np.stack(squares))
+
+
+def pool_grid(tokens: Tensor, pool: int) -> Tensor:
+    """Average pool×pool patches of a square grid: (B, N, C) → (B, N / pool², C), row by row."""
+    side = round(tokens.shape[1] ** 0.5)
+    if side**2 != tokens.shape[1] or side % pool:
+        raise ValueError(f"{tokens.shape[1]} tokens do not form a square grid divisible by {pool}")
+    grid = tokens.transpose(1, 2).unflatten(2, (side, side))  # (B, C, side, side)
+    return F.avg_pool2d(grid, pool).flatten(2).transpose(1, 2)  # (B, Q, C)
+
+
+class Captioner(nn.Module):
+    """A small decoder that must spell a caption from the pooled tokens; dropped after the vision stage.
+
+    Contrastive training alone keeps little layout on such a small world; having to name every object
+    and its place keeps it.
+    """
+
+    def __init__(self, config: VisionConfig, vocabulary: int):
+        super().__init__()
+        width, heads = config.width, config.width // config.head_width
+        self.embed = nn.Embedding(vocabulary, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(2 * config.text_context, width))
+        self.cells = nn.Parameter(0.02 * torch.randn(config.num_features, width))
+        block = nn.TransformerDecoderLayer(
+            width, heads, 3 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerDecoder(block, config.caption_layers, norm=nn.LayerNorm(width))
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        self.head.weight = self.embed.weight
+        nn.init.normal_(self.embed.weight, std=0.02)
+
+    def forward(self, tokens: Tensor, ids: Tensor) -> Tensor:
+        """Logits (B, T, V) of the next id at every place, from pooled tokens (B, Q, width)."""
+        x = self.embed(ids) + self.positions[: ids.shape[1]]
+        memory = tokens + self.cells
+        mask = nn.Transformer.generate_square_subsequent_mask(ids.shape[1], device=ids.device)
+        return self.head(self.blocks(x, memory, tgt_mask=mask, tgt_is_causal=True))
+
+
+class Vision(nn.Module):
+    """A CLIP model from open_clip; its image tower gives the features, its text tower trains them."""
+
+    def __init__(self, config: VisionConfig, vocabulary: int):
+        super().__init__()
+        import open_clip
+
+        self.config = config
+        self.clip = open_clip.CLIP(
+            embed_dim=config.width,
+            vision_cfg=dict(
+                image_size=config.image_size, patch_size=config.patch_size, layers=config.layers,
+                width=config.width, head_width=config.head_width, mlp_ratio=config.mlp_ratio,
+            ),
+            text_cfg=dict(
+                context_length=config.text_context, vocab_size=vocabulary, width=config.text_width,
+                heads=4, layers=config.text_layers, eos_id=END_ID, pool_type="eos",
+            ),
+        )  # fmt: skip
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        if config.is_whitened:
+            self.register_buffer("feature_mean", torch.zeros(config.width))
+            self.register_buffer("whitening", torch.eye(config.width)[:, : config.feature_width].clone())
+
+    def tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled patch tokens (B, Q, width) and the image's CLIP embedding, from images in [0, 1]."""
+        size = self.config.image_size
+        if images.shape[1:] != (3, size, size):
+            raise ValueError(f"images have the shape {tuple(images.shape)}; expected (B, 3, {size}, {size})")
+        out = self.clip.visual.forward_intermediates(
+            (images - self.mean) / self.std, indices=[-1], output_fmt="NLC"
+        )
+        return pool_grid(out["image_intermediates"][0], self.config.pool), out["image_features"]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, Q, feature_width) of images (B, 3, H, W) in [0, 1]."""
+        tokens, _ = self.tokens(images)
+        if not self.config.is_whitened:
+            return tokens
+        return (tokens - self.feature_mean) @ self.whitening
+
+    @torch.no_grad()
+    def fit_whitening(self, tokens: Tensor) -> Tensor:
+        """Set mean and projection from tokens (n, Q, width); return the share of variance of each channel."""
+        flat = tokens.flatten(0, 1).double()
+        mean = flat.mean(0)
+        variance, directions = torch.linalg.eigh(torch.cov((flat - mean).T))
+        variance, directions = variance.flip(0), directions.flip(1)  # largest first
+        kept = self.config.feature_width
+        # A direction's sign is arbitrary: fix it, so that the same data give the same features.
+        directions = directions * directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
+        self.feature_mean.copy_(mean)
+        self.whitening.copy_(directions[:, :kept] / variance[:kept].clamp_min(1e-12).sqrt())
+        return (variance / variance.sum()).float()
