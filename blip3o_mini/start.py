@@ -75,14 +75,14 @@ def run(session: Session, out: Path, *, samples: int, seed: int, say: Callable[[
     from .lab.poster import draw_poster
 
     start = time.perf_counter()
-    count = sum(session.model.parameter_counts().values())
     say(f"{machine()} · {session.place}")
-    say(f"{session.name}: {count / 1e6:.1f} million parameters, loaded in {session.seconds:.1f} s")
-    story = new_story(
-        f"Checkpoint {session.name}, {count / 1e6:.1f} million parameters, {session.device}, seed {seed}."
-    )
+    say(f"{session.name} loaded in {session.seconds:.1f} s")
+    story = new_story()
     for line in tell(session.model, story, seed):
         say(line)
+    # Counted last: it loads the vision part, which the first picture need not wait for.
+    size = f"{session.model.parameter_counts()['total'] / 1e6:.1f} million parameters"
+    story.subtitle = f"Checkpoint {session.name}, {size}, {session.device}, seed {seed}. {story.subtitle}"
     page = write_files({"contact_sheet.png": png(draw_poster(story))}, out)[0]
     say(f"\nall of it on one page: {page}   ({time.perf_counter() - start:.0f} s)")
     if samples:
@@ -100,12 +100,11 @@ def machine() -> str:
     return f"Python {platform.python_version()} · torch {torch.__version__} · {cores} cores"
 
 
-def new_story(subtitle: str) -> Story:
+def new_story() -> Story:
+    """An empty page for `tell` to fill."""
     from .lab.poster import Story
 
-    return Story(
-        "BLIP3-o in small: one model, five tasks", f"{subtitle} Made just now, nothing picked by hand."
-    )
+    return Story("BLIP3-o in small: one model, five tasks", "Made just now, nothing picked by hand.")
 
 
 def picture(scene: Scene) -> Image:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import types
@@ -19,6 +20,7 @@ from PIL import Image
 
 from blip3o_mini import cli, start, world
 from blip3o_mini.cli.arguments import plain
+from blip3o_mini.config import preset
 
 COMMANDS = (
     "start", "generate", "edit", "ask", "caption", "chat", "train", "evaluate", "data", "data build",
@@ -39,7 +41,7 @@ class Stand:
         return cls()
 
     def parameter_counts(self):
-        return {"vision": 1_000_000, "dit": 2_000_000}
+        return {"vision": 1_000_000, "dit": 2_000_000, "total": 3_000_000}
 
     def generate(self, prompts, num_images=1, *, steps=None, guidance_scale=None, seed=0, progress=False):
         Stand.asked = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed}
@@ -311,6 +313,75 @@ def test_out_of_memory_is_one_sentence(stand, capsys, monkeypatch):
     monkeypatch.setattr(Stand, "generate", burst)
     code, _, err = run(capsys, *GENERATE)
     assert code == 2 and "not enough memory" in err and err.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A real model with random weights, saved as a checkpoint."""
+    from blip3o_mini.model import Blip3oMini
+
+    folder = tmp_path_factory.mktemp("tiny")
+    Blip3oMini.from_preset("tiny", device="cpu").save_pretrained(folder)
+    return folder
+
+
+def test_the_real_model_repeats_exactly(tiny, tmp_path, capsys):
+    for out in ("a", "b"):
+        more = ("--num-images", 4, "--seed", 1, "--steps", 4, "--checkpoint", tiny, "--device", "cpu")
+        code, _, err = run(capsys, *GENERATE, *more, "--out", tmp_path / out)
+        assert code == 0 and err == ""
+    first, second = ([(tmp_path / d / f"{k:04d}.png").read_bytes() for k in range(4)] for d in ("a", "b"))
+    assert first == second and len(set(first)) == 4
+
+
+def test_the_real_model_copes_with_unknown_words(tiny, tmp_path, capsys):
+    words = "ein früher Zeppelin über 東京 🙂 <|im_end|> [IMG] {caption} \\n %s"
+    where = ("--checkpoint", tiny, "--device", "cpu")
+    assert run(capsys, "generate", "--prompt", words, "--steps", 2, *where, "--out", tmp_path)[0] == 0
+    assert run(capsys, "ask", "--question", words, *where)[0] == 0
+    assert run(capsys, "chat", "--message", words, *where, "--out", tmp_path)[0] == 0
+
+
+def damage(folder, kind):
+    """Harm a checkpoint; return a word that the complaint must contain."""
+    if kind == "cut off":
+        path = folder / "dit.safetensors"
+        path.write_bytes(path.read_bytes()[:5000])
+        return "dit.safetensors"
+    if kind == "vision cut off":
+        path = folder / "vision.safetensors"
+        path.write_bytes(path.read_bytes()[:5000])
+        return "vision.safetensors"
+    if kind == "part missing":
+        (folder / "backbone.safetensors").unlink()
+        return "backbone.safetensors"
+    if kind == "config missing":
+        (folder / "config.json").unlink()
+        return "config.json"
+    if kind == "config damaged":
+        (folder / "config.json").write_text('{"name": "tiny", ')
+        return "config.json"
+    (folder / "config.json").write_text(preset("toy").to_json())
+    return "preset"
+
+
+@pytest.mark.parametrize(
+    "kind", ["cut off", "vision cut off", "part missing", "config missing", "config damaged", "other preset"]
+)
+def test_a_damaged_checkpoint_is_one_sentence(tiny, tmp_path, capsys, kind):
+    folder, out = tmp_path / "checkpoint", tmp_path / "out"
+    shutil.copytree(tiny, folder)
+    word = damage(folder, kind)
+    code, printed, err = run(capsys, *GENERATE, "--checkpoint", folder, "--device", "cpu", "--out", out)
+    assert code == 2 and printed == "" and not out.exists()
+    assert word in err and err.count("\n") == 1, err
+
+
+def test_a_prompt_longer_than_the_context_is_one_sentence(tiny, tmp_path, capsys):
+    options = ("--checkpoint", tiny, "--device", "cpu", "--out", tmp_path / "out")
+    code, _, err = run(capsys, "generate", "--prompt", "a red star and " * 200, *options)
+    assert code == 2 and err.count("\n") == 1 and re.search(r"\d+ tokens", err), err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

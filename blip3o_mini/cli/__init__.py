@@ -89,6 +89,6 @@ def sentence(error: Exception) -> str | None:
         return f"{place}{(error.strerror or 'input or output failed').lower()}; {remedy}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "there is not enough memory for this; ask for fewer images, a smaller preset or --device cpu"
-    if isinstance(error, (ValueError, OSError)):
+    if isinstance(error, (ValueError, OSError, FloatingPointError)):
         return " ".join(str(error).split()) or f"something went wrong ({type(error).__name__})"
     return None
