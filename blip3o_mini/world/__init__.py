@@ -6,6 +6,7 @@ changes it, `parse` reads it back from pixels.
 
 from .edits import *
 from .language import *
+from .parse import *
 from .questions import *
 from .render import *
 from .scene import *
