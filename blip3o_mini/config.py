@@ -204,8 +204,8 @@ class Recipe:
 STAGES = ("vision", "decoder", "understanding", "generation", "instruct")
 RECIPES = {
     "toy": {
-        "vision": Recipe(steps=1400, batch=128, lr=1.5e-3),
-        "decoder": Recipe(steps=2000, batch=64, lr=1e-3, ema=0.995),
+        "vision": Recipe(steps=1100, batch=128, lr=1.5e-3),
+        "decoder": Recipe(steps=1500, batch=64, lr=1e-3, ema=0.995),
         "understanding": Recipe(steps=4000, batch=64, lr=1.5e-3),
         "generation": Recipe(steps=6000, batch=192, lr=1.5e-3, ema=0.998),
         "instruct": Recipe(steps=400, batch=192, lr=3e-4, ema=0.99),

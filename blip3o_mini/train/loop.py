@@ -116,8 +116,9 @@ def train(state: State, losses_at: Callable[[int], Losses]) -> Iterator[dict]:
 def prepare_cpu(threads: int | None = None) -> None:
     """Make small CPU training fast; both settings change speed only (and matrix products' rounding).
 
-    Freed memory stays with the process (page faults cost more than the arithmetic of a small model: measured
-    2–3×), and float32 matrix products may round their inputs to bfloat16 where the processor has it (2×).
+    Freed memory stays with the process, because page faults cost much beside the arithmetic of a small model;
+    float32 matrix products round their inputs to bfloat16 where the processor can. footgun: the fused attention
+    kernel turns many times slower under that setting, so attention runs as plain products.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -129,3 +130,4 @@ def prepare_cpu(threads: int | None = None) -> None:
         except OSError:
             pass  # another C library: slower, nothing else
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    torch.backends.cuda.enable_flash_sdp(False)  # despite its name, the CPU's fused kernel too

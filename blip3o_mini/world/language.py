@@ -168,6 +168,10 @@ DRAW_REQUESTS = (
     "can you draw {}?", "i want to see {}", "a picture of {}", "{}", "show me {}", "generate {}", "an image of {}",
     "put {} in a picture please",
 )  # fmt: skip
+CAPTION_REQUESTS = {
+    "short": ("describe the picture briefly.", "write a short caption.", "what does the picture show?"),
+    "long": ("describe the picture in detail.", "write a long caption.", "describe everything in the picture."),
+}
 
 
 def draw_request(caption: str, rng: np.random.Generator | None = None) -> str:
@@ -199,6 +203,6 @@ def described_background(text: str) -> str | None:
 
 
 __all__ = [
-    "COLOUR_RIDDLES", "NUMBERS", "SHAPE_RIDDLES", "SIZES", "Detail", "described_background",
+    "CAPTION_REQUESTS", "COLOUR_RIDDLES", "DRAW_REQUESTS", "NUMBERS", "SHAPE_RIDDLES", "SIZES", "Detail", "described_background",
     "described_objects", "draw_request", "long_caption", "riddle", "short_caption",
 ]  # fmt: skip

@@ -125,7 +125,7 @@ def to_pixels(image) -> np.ndarray:
         array = np.asarray(image)
         if array.dtype != np.uint8 or array.ndim not in (2, 3):
             raise ValueError(
-                f"an image is a PIL image or a uint8 array (rows, columns, 3), not {array.dtype} {array.shape}"
+                f"give a PIL image or a uint8 array (rows, columns, 3), not {array.dtype} {array.shape}"
             )
         image = Image.fromarray(array)
     if image.mode[0] in "IF":  # 16 or 32 bits of grey: PIL would clip where it should scale
