@@ -48,11 +48,15 @@ class Backbone(nn.Module):
             embeddings = embeddings.masked_scatter(is_image.unsqueeze(-1), projected)
         return embeddings
 
-    def logits(self, ids: Tensor, mask: Tensor, features: Tensor | None = None) -> Tensor:
-        """Next-token logits (B, T, V)."""
-        return self.language(
+    def hidden_states(self, ids: Tensor, mask: Tensor, features: Tensor | None = None) -> Tensor:
+        """Final-norm hidden states (B, T, H) of left-padded ids."""
+        return self.language.model(
             inputs_embeds=self.embed(ids, features), attention_mask=mask, position_ids=positions(mask)
-        ).logits
+        ).last_hidden_state
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """Next-token logits (…, V)."""
+        return self.language.lm_head(hidden_states)
 
     def condition(self, ids: Tensor, mask: Tensor, features: Tensor | None = None) -> Tensor:
         """Hidden states (B, Q, H) at the queries that follow the prompt (left-padded ids (B, T)).

@@ -61,7 +61,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class DitConfig:
-    """The Next-DiT (reference section 4). The last two options are for small models only."""
+    """The Next-DiT (reference section 4). The last three options are for small models only."""
 
     feature_width: int
     width: int
@@ -71,6 +71,7 @@ class DitConfig:
     condition_width: int
     multiple_of: int = 256  # the feed-forward width is rounded up to a multiple of this
     positions: int = 0  # > 0: learned absolute positions for that many tokens (toy)
+    is_aligned: bool = False  # True: query k's condition is also added to cell k (toy: as many queries as cells)
     has_source: bool = False  # True: reads the features of a source image, for editing (toy)
 
 
@@ -137,7 +138,7 @@ def _toy_like(name: str, *, width: int, layers: int, vision_width: int, channels
         ),
         dit=DitConfig(
             feature_width=features, width=width, layers=max(2, layers - 1), heads=4, kv_heads=4,
-            condition_width=width, multiple_of=64, positions=9, has_source=True,
+            condition_width=width, multiple_of=64, positions=9, is_aligned=True, has_source=True,
         ),
         decoder=DecoderConfig(
             kind="pixel", image_size=72, feature_width=features, channels=channels, layers_per_block=1,
@@ -205,9 +206,9 @@ STAGES = ("vision", "decoder", "understanding", "generation", "instruct")
 RECIPES = {
     "toy": {
         "vision": Recipe(steps=1100, batch=128, lr=1.5e-3),
-        "decoder": Recipe(steps=1500, batch=64, lr=1e-3, ema=0.995),
-        "understanding": Recipe(steps=4000, batch=64, lr=1.5e-3),
-        "generation": Recipe(steps=6000, batch=192, lr=1.5e-3, ema=0.998),
+        "decoder": Recipe(steps=1100, batch=64, lr=1e-3, ema=0.995),
+        "understanding": Recipe(steps=3000, batch=64, lr=1.5e-3),
+        "generation": Recipe(steps=5000, batch=192, lr=1.5e-3, ema=0.998),
         "instruct": Recipe(steps=400, batch=192, lr=3e-4, ema=0.99),
         "joint": Recipe(steps=6000, batch=128, lr=1e-3),
     },

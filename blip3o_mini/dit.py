@@ -8,7 +8,7 @@ stand before and after each branch, and the noise level scales and gates the bra
                                 h += tanh(g_m)·RMS(FFN(RMS(h)·(1 + s_m)))
 
 Sizes, formulas and parameter names are those of the published checkpoints (reference section 4), so their
-weights load as they are. Two options serve small models only: `positions` and `has_source`.
+weights load as they are. Three options serve small models only: `positions`, `is_aligned`, `has_source`.
 """
 
 from __future__ import annotations
@@ -219,6 +219,10 @@ class NextDit(nn.Module):
         if config.positions:
             # rotary tells only distances; a small model learns layout faster from a cell's place
             self.positions = nn.Parameter(0.02 * torch.randn(config.positions, config.width))
+        if config.is_aligned:
+            # one query per cell: the shortest way for each query to learn which cell it speaks for
+            self.condition_embedder = nn.Linear(config.width, config.width, bias=False)
+            nn.init.zeros_(self.condition_embedder.weight)
         if config.has_source:
             # starts at zero, without bias: a source of zeros always means "no source"
             self.source_embedder = nn.Linear(config.feature_width, config.width, bias=False)
@@ -247,6 +251,8 @@ class NextDit(nn.Module):
         if source is not None:
             h = h + self.source_embedder(source)
         condition = self.caption_projection(condition)  # (B, K, W)
+        if self.config.is_aligned:
+            h = h + self.condition_embedder(condition)
         timestep = timestep.to(features.device).expand(len(features))
         steer = F.silu(self.time_caption_embed(timestep, condition))  # (B, min(W, 1024))
         for layer in self.layers:

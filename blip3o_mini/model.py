@@ -138,15 +138,12 @@ class Blip3oMini(nn.Module):
         progress: bool = False,
     ) -> Tensor:  # fmt: skip
         """Features (B, Q, D) by an Euler walk from noise, guided away from the null condition (zeros)."""
-        both = torch.cat([torch.zeros_like(condition), condition])
-        sources = None if source is None else torch.cat([source, source])
 
-        def velocity(x: Tensor, sigma: float) -> Tensor:
-            if guidance_scale == 1:
-                return self.dit(x, flow.timestep(sigma), condition, source=source)
-            null, conditional = self.dit(torch.cat([x, x]), flow.timestep(sigma), both, source=sources).chunk(2)
-            return flow.guide(null, conditional, guidance_scale)
+        def predict(x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+            doubled = None if source is None else source.repeat(len(x) // len(source), 1, 1)
+            return self.dit(x, timestep, condition, source=doubled)
 
+        velocity = flow.guided(predict, condition, guidance_scale)
         walk = flow.euler(velocity, noise, flow.sigmas(steps))
         *_, features = tqdm(walk, total=steps, desc="features", leave=False, disable=not progress)
         return features
@@ -275,8 +272,9 @@ class Blip3oMini(nn.Module):
         weight = torch.from_numpy(pad_left(said, 0)[0]).to(self.device)[:, 1:]
         features, scores = self.encode_images(images), []
         for one in features:
-            logits = self.backbone.logits(ids, mask, one.expand(len(labels), -1, -1))[:, :-1].log_softmax(-1)
-            scores.append((logits.gather(2, ids[:, 1:, None]).squeeze(2) * weight).sum(1))
+            hidden = self.backbone.hidden_states(ids, mask, one.expand(len(labels), -1, -1))[:, :-1]
+            log_shares = self.backbone.logits(hidden).log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
+            scores.append((log_shares * weight).sum(1))
         shares = torch.stack(scores).softmax(1)
         return [dict(zip(labels, row)) for row in shares.tolist()]
 

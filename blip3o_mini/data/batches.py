@@ -16,6 +16,8 @@ from ..tokens import ChatTokens, pad_left
 from ..vision import to_tensor
 from .pool import Pool
 
+LONGEST = 96  # tokens of a conversation in training
+
 
 class Conversations(NamedTuple):
     """Left-padded conversations; `said` marks what the assistant says; `features` fill the pictures."""
@@ -114,12 +116,15 @@ def conversation_batch(rng: np.random.Generator, pool: Pool, chat: ChatTokens, s
     for i in rng.integers(pool.size, size=size):
         messages, shown = _conversation(pool, int(i), rng)
         ids, is_said = chat.chat(messages, is_open=False)
-        rows.append(ids)
-        said.append(is_said)
-        pictures += shown
+        # Whole turns that do not fit are left out: padding every row to the longest would cost a third more.
+        kept = len(ids) if len(ids) <= LONGEST else LONGEST - ids[:LONGEST][::-1].index(chat.end)
+        rows.append(ids[:kept])
+        said.append(is_said[:kept])
+        pictures += shown[: ids[:kept].count(chat.picture[0])]
     ids, mask = pad_left(rows, chat.pad)
+    spoken, _ = pad_left(said, 0)
     features = torch.stack(pictures) if pictures else None
-    return Conversations(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(pad_left(said, 0)[0]), features)
+    return Conversations(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(spoken), features)
 
 
 def _drawings(rows, targets, sources, pictures, chat: ChatTokens) -> Drawings:

@@ -130,7 +130,8 @@ def run_stage(
     made.finish()
     for part in made.parts:
         checkpoint.save_part(getattr(model, part), out, part)
-    done = _settings(recipe, seed) | {"seconds": round(stage_seconds(log_path, stage), 1), "threads": torch.get_num_threads()}
+    seconds = round(stage_seconds(log_path, stage), 1)
+    done = _settings(recipe, seed) | {"seconds": seconds, "threads": torch.get_num_threads()}
     checkpoint.write_text(out / "state" / f"{stage}.json", json.dumps(done, indent=2) + "\n")
     path.unlink(missing_ok=True)
 

@@ -113,10 +113,12 @@ def decoder_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Pl
 
 
 def understanding_loss(model: Blip3oMini, pool: Pool, rng, size: int) -> Tensor:
-    """Next-token loss on a batch of conversations."""
+    """Next-token loss on a batch of conversations, computed only where the assistant speaks."""
     batch = batches.conversation_batch(rng, pool, model.chat_tokens, size)
     ids, mask, said, features = (None if t is None else t.to(model.device) for t in batch)
-    return next_token_loss(model.backbone.logits(ids, mask, features), ids, said)
+    is_said = said[:, 1:].bool()
+    before = model.backbone.hidden_states(ids, mask, features)[:, :-1][is_said]  # (spoken, H)
+    return F.cross_entropy(model.backbone.logits(before), ids[:, 1:][is_said])
 
 
 def understanding_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Plan:

@@ -203,6 +203,6 @@ def described_background(text: str) -> str | None:
 
 
 __all__ = [
-    "CAPTION_REQUESTS", "COLOUR_RIDDLES", "DRAW_REQUESTS", "NUMBERS", "SHAPE_RIDDLES", "SIZES", "Detail", "described_background",
-    "described_objects", "draw_request", "long_caption", "riddle", "short_caption",
+    "CAPTION_REQUESTS", "COLOUR_RIDDLES", "DRAW_REQUESTS", "NUMBERS", "SHAPE_RIDDLES", "SIZES", "Detail",
+    "described_background", "described_objects", "draw_request", "long_caption", "riddle", "short_caption",
 ]  # fmt: skip

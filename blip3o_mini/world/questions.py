@@ -191,7 +191,8 @@ def facts() -> list[tuple[str, str]]:
         found += [(f"how many corners does a {shape} have?", NUMBERS[corners])]
         found += [(f"how many sides does a {shape} have?", NUMBERS[corners])] if corners else []
     found.append(("how many points does a star have?", NUMBERS[5]))
-    for word, opposite in (*OPPOSITE.items(), ("small", "large"), ("large", "small"), ("top", "bottom"), ("bottom", "top")):
+    sizes_and_places = (("small", "large"), ("large", "small"), ("top", "bottom"), ("bottom", "top"))
+    for word, opposite in (*OPPOSITE.items(), *sizes_and_places):
         found.append((f"what is the opposite of {word}?", opposite))
     return found
 

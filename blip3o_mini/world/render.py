@@ -89,8 +89,8 @@ def render(scenes: Sequence[Scene], size: int = 72) -> np.ndarray:
         for o in scene.objects:
             colour, clear = stamp(o.shape, o.colour, o.size, size)
             half = len(clear) // 2
-            left = int(round((CELL * (o.column + 0.5) + o.dx) * scale)) - half
-            top = int(round((CELL * (o.row + 0.5) + o.dy) * scale)) - half
+            left = round((CELL * (o.column + 0.5) + o.dx) * scale) - half
+            top = round((CELL * (o.row + 0.5) + o.dy) * scale) - half
             # Shadows may reach over the border: cut both the stamp and its place on the canvas.
             y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + 2 * half, size), min(left + 2 * half, size)
             place = image[y0:y1, x0:x1]
