@@ -78,9 +78,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
             value = None
         if value is None or not least <= value <= most:
             at_most = "" if most >= LARGEST_SEED else f" and at most {most}"
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number of at least {least}{at_most}, not {text!r}"
-            )
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}{at_most}, not {text!r}")
         return value
 
     return parse

@@ -92,8 +92,7 @@ class Conversation:
         from ..imagefile import write_files
 
         turns = [
-            {"role": m["role"], "text": " ".join(p.get("text", "[image]") for p in _parts(m))}
-            for m in self.messages
+            {"role": m["role"], "text": " ".join(p.get("text", "[image]") for p in _parts(m))} for m in self.messages
         ]
         content = json.dumps(turns, indent=2, ensure_ascii=False) + "\n"
         return write_files({"chat.json": content.encode()}, self.out)[0]

@@ -6,10 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
+from ..config import STAGES, preset
 from . import session
 from .arguments import add_command, add_device, add_model_options, add_seed, number, one_of, whole, words
 
-STAGES = ("vision", "decoder", "understanding", "generation", "instruct", "joint")
+ALL_STAGES = (*STAGES, "joint")
 
 TRAIN = """
 Train a model from nothing, stage after stage: vision (image features), decoder (features →
@@ -49,32 +50,19 @@ def _add_train(commands) -> None:
         commands, "train", train, summary="train all stages, or some", teaches=TRAIN,
         examples="""
         blip3o-mini train --preset toy --out runs/toy
-        blip3o-mini train --preset tiny --stage vision --stage decoder --out runs/first
+        blip3o-mini train --preset tiny --scale 0.1 --stage vision --stage decoder --out runs/look
         """,
     )  # fmt: skip
+    parser.add_argument("--preset", type=words, default="toy", metavar="NAME", help="size of the model (default: toy)")
+    parser.add_argument("--out", type=words, required=True, metavar="DIR", help="folder of the run; resumed if begun")
     parser.add_argument(
-        "--preset", type=words, default="toy", metavar="NAME", help="size of the model (default: toy)"
-    )
-    parser.add_argument(
-        "--out", type=words, required=True, metavar="DIR", help="folder of the run; resumed if begun"
-    )
-    parser.add_argument(
-        "--stage", type=one_of(*STAGES), action="append", metavar="STAGE",
-        help=f"train only this stage; may be repeated ({', '.join(STAGES)}; default: all but joint)",
+        "--stage", type=one_of(*ALL_STAGES), action="append", metavar="STAGE",
+        help=f"train only this stage; may be repeated ({', '.join(ALL_STAGES)}; default: all but joint)",
     )  # fmt: skip
-    parser.add_argument(
-        "--steps", type=whole(1, 10**9), metavar="N", help="steps of every stage (default: the recipe's)"
-    )
-    parser.add_argument(
-        "--batch-size", type=whole(1, 10**6), metavar="N", help="samples per step (default: the recipe's)"
-    )
     parser.add_argument(
         "--scale", type=number(0.001, 1000), default=1.0, metavar="F",
         help="multiply the steps of every stage, for a quick look or a long run (default: 1)",
     )  # fmt: skip
-    parser.add_argument(
-        "--data", type=words, metavar="DIR", help="shards to train on (default: scenes drawn on the fly)"
-    )
     add_device(parser)
     add_seed(parser)
 
@@ -116,9 +104,7 @@ def _add_data(commands) -> None:
         examples="blip3o-mini data build --out shards --count 1000 --seed 0",
     )  # fmt: skip
     parser.add_argument("--out", type=words, required=True, metavar="DIR", help="folder for the shards")
-    parser.add_argument(
-        "--count", type=whole(1, 10**9), default=1000, metavar="N", help="samples (default: 1000)"
-    )
+    parser.add_argument("--count", type=whole(1, 10**9), default=1000, metavar="N", help="samples (default: 1000)")
     parser.add_argument(
         "--shard-size",
         type=whole(1, 10**6),
@@ -131,9 +117,7 @@ def _add_data(commands) -> None:
         examples="blip3o-mini data inspect shards --sheet shards.png",
     )  # fmt: skip
     parser.add_argument("folder", metavar="DIR", help="folder of shards")
-    parser.add_argument(
-        "--sheet", type=words, metavar="FILE", help="write a page of sample pictures to this PNG"
-    )
+    parser.add_argument("--sheet", type=words, metavar="FILE", help="write a page of sample pictures to this PNG")
 
 
 def _given(**options) -> dict:
@@ -142,21 +126,18 @@ def _given(**options) -> dict:
 
 
 def train(args: argparse.Namespace) -> None:
-    from ..config import preset
     from ..imagefile import prepare_folder
 
     preset(args.preset)  # a wrong name should not cost the import of torch
-    if args.data and not Path(args.data).is_dir():
-        raise ValueError(f"there is no folder {args.data}; make one with: blip3o-mini data build")
     prepare_folder(args.out)
     device, reason = session.choose_device(args.device)
     from .. import train as training
 
     session.note(f"training {args.preset} on {device} ({reason}); Ctrl-C stops, the same command resumes")
     training.run(
-        args.preset, Path(args.out), stages=args.stage, seed=args.seed, device=device, scale=args.scale,
-        **_given(data=Path(args.data) if args.data else None, steps=args.steps, batch_size=args.batch_size),
+        args.preset, Path(args.out), stages=args.stage, seed=args.seed, device=device, scale=args.scale
     )  # fmt: skip
+    print(f'{args.out}   try it: blip3o-mini generate --checkpoint {args.out} --prompt "a red star"')
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -177,7 +158,7 @@ def evaluate(args: argparse.Namespace) -> None:
     )  # fmt: skip
     print(measures.format_scores(scores))
     if target:
-        content = json.dumps({"checkpoint": args.checkpoint, **scores}, indent=2) + "\n"
+        content = json.dumps(scores, indent=2) + "\n"
         write_files({target.name: content.encode()}, target.parent)
 
 

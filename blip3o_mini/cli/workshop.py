@@ -43,9 +43,7 @@ def add(commands) -> None:
         """,
     )  # fmt: skip
     parser.add_argument("notebook", nargs="?", metavar="NOTEBOOK", help="open this one, for example 00_start")
-    parser.add_argument(
-        "--port", type=whole(1, 65535), metavar="N", help="listen here (default: 8888 or next free)"
-    )
+    parser.add_argument("--port", type=whole(1, 65535), metavar="N", help="listen here (default: 8888 or next free)")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
 
 
