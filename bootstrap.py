@@ -39,7 +39,7 @@ def wanted():
 
 def make_environment():
     """Keep a .venv that works, else make a new one."""
-    works = "import sys, pip; assert sys.version_info >= (3, 11)"
+    works = "import sys, pip._internal.cli.main; assert sys.version_info >= (3, 11)"
     if PYTHON.exists() and call(PYTHON, "-c", works, stderr=subprocess.DEVNULL) == 0:
         return say("bringing the environment .venv up to date")
     say(f"making the environment .venv with Python {VERSION}")
