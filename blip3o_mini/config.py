@@ -28,7 +28,6 @@ class VisionConfig:
     text_width: int = 128  # CLIP's own text tower, needed only to train the vision part
     text_layers: int = 2
     text_context: int = 48
-    caption_layers: int = 2  # the captioning head of the vision stage; 0 leaves contrastive training alone
 
     @property
     def grid(self) -> int:
@@ -129,8 +128,8 @@ def _toy_like(name: str, *, width: int, layers: int, vision_width: int, channels
     return ModelConfig(
         name=name,
         vision=VisionConfig(
-            image_size=72, patch_size=12, width=vision_width, layers=max(2, layers - 2), head_width=32,
-            pool=2, feature_width=features, is_whitened=True,
+            image_size=72, patch_size=24, width=vision_width, layers=max(2, layers - 2), head_width=32,
+            pool=1, feature_width=features, is_whitened=True,
         ),
         backbone=BackboneConfig(
             kind="qwen2", width=width, layers=layers, heads=4, kv_heads=2, ffn_width=3 * width,
@@ -153,7 +152,7 @@ def _published(name: str, *, width: int, layers: int, heads: int, kv_heads: int,
         name=name,
         vision=VisionConfig(
             image_size=448, patch_size=14, width=1792, layers=64, head_width=112, pool=4, feature_width=1792,
-            is_whitened=False, mlp_ratio=15360 / 1792, caption_layers=0,
+            is_whitened=False, mlp_ratio=15360 / 1792,
         ),
         backbone=BackboneConfig(
             kind="qwen2_5_vl", width=width, layers=layers, heads=heads, kv_heads=kv_heads, ffn_width=ffn,
@@ -172,7 +171,7 @@ def _published(name: str, *, width: int, layers: int, heads: int, kv_heads: int,
 
 PRESETS = {
     "tiny": _toy_like("tiny", width=32, layers=2, vision_width=32, channels=(32, 32)),
-    "toy": _toy_like("toy", width=128, layers=6, vision_width=128, channels=(96, 128)),
+    "toy": _toy_like("toy", width=128, layers=6, vision_width=192, channels=(64, 96)),
     "4b": _published("4b", width=2048, layers=36, heads=16, kv_heads=2, ffn=11008, tied=True),
     "8b": _published("8b", width=3584, layers=28, heads=28, kv_heads=4, ffn=18944, tied=False),
 }
@@ -205,9 +204,9 @@ class Recipe:
 STAGES = ("vision", "decoder", "understanding", "generation", "instruct")
 RECIPES = {
     "toy": {
-        "vision": Recipe(steps=1100, batch=128, lr=1.5e-3),
-        "decoder": Recipe(steps=1100, batch=64, lr=1e-3, ema=0.995),
-        "understanding": Recipe(steps=3000, batch=64, lr=1.5e-3),
+        "vision": Recipe(steps=1500, batch=128, lr=1.5e-3),
+        "decoder": Recipe(steps=1000, batch=64, lr=1e-3, ema=0.995),
+        "understanding": Recipe(steps=2600, batch=64, lr=1.5e-3),
         "generation": Recipe(steps=5000, batch=192, lr=1.5e-3, ema=0.998),
         "instruct": Recipe(steps=400, batch=192, lr=3e-4, ema=0.99),
         "joint": Recipe(steps=6000, batch=128, lr=1e-3),

@@ -1,7 +1,7 @@
-"""What each stage minimises: contrastive and captioning losses, next-token loss, flow matching.
+"""What each stage minimises besides the next-token cross-entropy of the backbone.
 
 contrastive   −log softmax over the batch of the scaled cosine similarity, both ways (CLIP)
-next token    −log p(id | ids before), averaged over what the assistant says
+words         binary cross-entropy of the words that describe each cell
 flow          ‖ dit(x_sigma, sigma, condition) − (noise − features) ‖², condition dropped for some samples
 """
 
@@ -21,11 +21,13 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def next_token_loss(logits: Tensor, ids: Tensor, weight: Tensor) -> Tensor:
-    """Mean cross-entropy of ids[:, 1:] under logits[:, :-1], over the places where weight[:, 1:] is 1."""
-    loss = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")  # (B, T − 1)
-    weight = weight[:, 1:].to(loss.dtype)
-    return (loss * weight).sum() / weight.sum().clamp_min(1)
+def word_loss(logits: Tensor, words: Tensor, judged: Tensor) -> Tensor:
+    """Binary cross-entropy of the words of every cell (B, Q, words), summed over words, mean over cells.
+
+    `judged` (B, 1, words) is 0 for words that a picture cannot tell, such as colours when it has none.
+    """
+    loss = F.binary_cross_entropy_with_logits(logits, words, reduction="none")
+    return (loss * judged).sum(-1).mean()
 
 
 def flow_loss(

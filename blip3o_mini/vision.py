@@ -50,33 +50,25 @@ def pool_grid(tokens: Tensor, pool: int) -> Tensor:
     return F.avg_pool2d(grid, pool).flatten(2).transpose(1, 2)  # (B, Q, C)
 
 
-class Captioner(nn.Module):
-    """A small decoder that must spell a caption from the pooled tokens; dropped after the vision stage.
+class WordHead(nn.Module):
+    """Reads off every token, by one linear layer, the words that describe what stands in its cell.
 
-    Contrastive training alone keeps little layout on such a small world; having to name every object
-    and its place keeps it.
+    Dropped after the vision stage. Contrastive training alone keeps little layout on such a small world, and
+    a head that reasons (a captioning decoder) lets the tower store each pair of shape and colour as a symbol
+    of its own, which says nothing about pairs never seen. A linear head makes it keep shape, colour and size
+    apart. Noise on the tokens makes the words take the large directions.
     """
 
-    def __init__(self, config: VisionConfig, vocabulary: int):
-        super().__init__()
-        width, heads = config.width, config.width // config.head_width
-        self.embed = nn.Embedding(vocabulary, width)
-        self.positions = nn.Parameter(0.02 * torch.randn(2 * config.text_context, width))
-        self.cells = nn.Parameter(0.02 * torch.randn(config.num_features, width))
-        block = nn.TransformerDecoderLayer(
-            width, heads, 3 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerDecoder(block, config.caption_layers, norm=nn.LayerNorm(width))
-        self.head = nn.Linear(width, vocabulary, bias=False)
-        self.head.weight = self.embed.weight
-        nn.init.normal_(self.embed.weight, std=0.02)
+    NOISE = 0.3
 
-    def forward(self, tokens: Tensor, ids: Tensor) -> Tensor:
-        """Logits (B, T, V) of the next id at every place, from pooled tokens (B, Q, width)."""
-        x = self.embed(ids) + self.positions[: ids.shape[1]]
-        memory = tokens + self.cells
-        mask = nn.Transformer.generate_square_subsequent_mask(ids.shape[1], device=ids.device)
-        return self.head(self.blocks(x, memory, tgt_mask=mask, tgt_is_causal=True))
+    def __init__(self, width: int, words: int):
+        super().__init__()
+        self.linear = nn.Linear(width, words)
+
+    def forward(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        """One logit per word (B, Q, words) from tokens (B, Q, width)."""
+        tokens = F.layer_norm(tokens, tokens.shape[-1:])
+        return self.linear(tokens + self.NOISE * torch.randn(tokens.shape, generator=generator).to(tokens))
 
 
 class Vision(nn.Module):

@@ -43,17 +43,38 @@ def _pad_right(rows: list[list[int]], length: int | None = None) -> Tensor:
     return torch.tensor([[*row[:length], *[0] * (length - len(row))] for row in rows])
 
 
-def vision_batch(rng: np.random.Generator, chat: ChatTokens, size: int, context: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Images (B, 3, H, W), contrastive texts (B, context), and full captions (B, T) to spell."""
+WORDS = (*world.SHAPES, *world.COLOURS, *world.SIZES, *world.BACKGROUNDS)
+_PLACE = {word: k for k, word in enumerate(WORDS)}
+_COLOURLESS = torch.tensor([word not in (*world.COLOURS, *world.BACKGROUNDS) for word in WORDS])
+
+
+class Pictures(NamedTuple):
+    """Pictures with a text each, the words that describe each cell, and which words may be judged."""
+
+    images: Tensor  # (B, 3, H, W)
+    texts: Tensor  # (B, context)
+    words: Tensor  # (B, Q, words), 1 where the word fits
+    judged: Tensor  # (B, 1, words)
+
+
+def vision_batch(rng: np.random.Generator, chat: ChatTokens, size: int, context: int) -> Pictures:
+    """Pictures, a quarter of them without colours: a shape is to be known in any colour."""
     scenes = [world.sample_scene(rng) for _ in range(size)]
-    texts = [(world.short_caption if rng.random() < 0.4 else world.long_caption)(s, rng) for s in scenes]
-    rows = [[*chat.words(text)[: context - 1], chat.end] for text in texts]
-    return to_tensor(world.render(scenes)), _pad_right(rows, context), caption_batch(scenes, chat)
-
-
-def caption_batch(scenes: list[world.Scene], chat: ChatTokens) -> Tensor:
-    """Canonical long captions (B, T), opened by the assistant token and closed by the end token."""
-    return _pad_right([[chat.assistant, *chat.words(world.long_caption(s)), chat.end] for s in scenes])
+    images, texts = to_tensor(world.render(scenes)), []
+    words = torch.zeros(size, world.CELLS, len(WORDS))
+    judged = torch.ones(size, 1, len(WORDS))
+    for k, scene in enumerate(scenes):
+        words[k, :, _PLACE[scene.background]] = 1
+        for o in scene.objects:
+            words[k, o.cell, [_PLACE[o.shape], _PLACE[o.colour], _PLACE[o.size]]] = 1
+        if rng.random() < 0.25:
+            images[k] = images[k].mean(0, keepdim=True)
+            judged[k] = _COLOURLESS
+            text = world.describe(scene, world.Detail(colour=False, background=False), rng)
+        else:
+            text = (world.short_caption if rng.random() < 0.5 else world.long_caption)(scene, rng)
+        texts.append([*chat.words(text)[: context - 1], chat.end])
+    return Pictures(images, _pad_right(texts, context), words, judged)
 
 
 def _ask(question: str, answer: str) -> list[dict]:

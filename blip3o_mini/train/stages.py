@@ -1,7 +1,7 @@
 """What each training stage trains, on which batches, with which loss; everything else stays frozen. Lesson 07.
 
 stage          trains                          frozen and cached
-vision         CLIP tower (+ captioning head)  –
+vision         CLIP tower (+ word head)        –
 decoder        UNet                            features of the pool
 understanding  backbone, image projector       features of the pool
 generation     queries, DiT                    features of the pool; the backbone only reads
@@ -23,11 +23,10 @@ from .. import world
 from ..config import Recipe
 from ..data import Pool, batches
 from ..model import Blip3oMini
-from ..objectives import contrastive_loss, flow_loss, next_token_loss
-from ..vision import Captioner, to_tensor
+from ..objectives import contrastive_loss, flow_loss, word_loss
+from ..vision import WordHead, to_tensor
 from .loop import Losses, random_for
 
-CAPTION_NOISE = 0.2  # on the tokens that the captioning head reads, so that facts take the large directions
 CONTRASTIVE_WEIGHT = 0.3
 SIGMA_SHIFT = 0.5  # small models learn layout near the noise end
 CLEAN_SET = 2000  # scenes of the instruction set
@@ -72,24 +71,21 @@ def plan(stage: str, model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -
 
 
 def vision_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Plan:
-    """Contrastive and captioning training of the tower, then whitening of its features."""
+    """Contrastive training of the tower, with words for every cell, then whitening of its features."""
     vision, config = model.vision, model.config.vision
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        captioner = Captioner(config, model.config.backbone.vocabulary).to(model.device)
+        head = WordHead(config.width, len(batches.WORDS)).to(model.device)
 
     def losses_at(step: int) -> Losses:
         rng, generator = random_for(seed, "vision", step)
         batch = batches.vision_batch(rng, model.chat_tokens, recipe.batch, config.text_context)
-        images, texts, captions = (t.to(model.device) for t in batch)
+        images, texts, words, judged = (t.to(model.device) for t in batch)
         tokens, embedding = vision.tokens(images)
         scale = vision.clip.logit_scale.exp().clamp(max=100)
         contrast = contrastive_loss(embedding, vision.clip.encode_text(texts), scale)
-        memory = F.layer_norm(tokens, tokens.shape[-1:])
-        memory = memory + CAPTION_NOISE * torch.randn(memory.shape, generator=generator).to(memory)
-        logits = captioner(memory, captions)
-        spelled = next_token_loss(logits, captions, (captions != model.chat_tokens.pad).long())
-        return {"loss": CONTRASTIVE_WEIGHT * contrast + spelled, "contrast": contrast, "caption": spelled}
+        named_words = word_loss(head(tokens, generator), words, judged)
+        return {"loss": CONTRASTIVE_WEIGHT * contrast + named_words, "contrast": contrast, "words": named_words}
 
     def finish() -> None:
         with torch.no_grad():
@@ -97,7 +93,7 @@ def vision_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Pla
             pictures = (to_tensor(world.render(pool.scenes[i : i + 256])).to(model.device) for i in scenes)
             vision.fit_whitening(torch.cat([vision.tokens(p)[0].cpu() for p in pictures]))
 
-    return Plan(named(clip=vision.clip, captioner=captioner), losses_at, ("vision",), finish)
+    return Plan(named(clip=vision.clip, head=head), losses_at, ("vision",), finish)
 
 
 def decoder_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Plan:

@@ -140,10 +140,11 @@ def relate(a: Object, b: Object, detail: Detail, rng: np.random.Generator | None
 
 
 def riddle(o: Object, rng: np.random.Generator | None = None) -> str:
-    """"the shape with three corners in the color of grass"."""
-    return f"{pick(rng, SHAPE_RIDDLES[o.shape])} in the {pick(rng, ('color', 'colour'))} of " + pick(
-        rng, COLOUR_RIDDLES[o.colour]
-    )
+    """"the shape with three corners in the color of grass"; at times only one of the two is a riddle."""
+    kind = 2 if rng is None else rng.integers(3)
+    shape = with_article(o.shape) if kind == 0 else pick(rng, SHAPE_RIDDLES[o.shape])
+    of = f"the {pick(rng, ('color', 'colour'))} of {pick(rng, COLOUR_RIDDLES[o.colour])}"
+    return f"{shape} in {o.colour if kind == 1 else of}"
 
 
 def short_caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
@@ -204,5 +205,5 @@ def described_background(text: str) -> str | None:
 
 __all__ = [
     "CAPTION_REQUESTS", "COLOUR_RIDDLES", "DRAW_REQUESTS", "NUMBERS", "SHAPE_RIDDLES", "SIZES", "Detail",
-    "described_background", "described_objects", "draw_request", "long_caption", "riddle", "short_caption",
+    "describe", "described_background", "described_objects", "draw_request", "long_caption", "riddle", "short_caption",
 ]  # fmt: skip
