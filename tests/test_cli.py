@@ -258,7 +258,7 @@ def test_parity_exits_1_on_a_miss(stand, capsys, monkeypatch):
 
 
 def test_start_tells_everything_and_draws_one_page(stand, capsys, monkeypatch):
-    fake_module(monkeypatch, "evaluate", evaluate=lambda *a, **k: {}, format_scores=lambda s: "the table")
+    fake_module(monkeypatch, "evaluate", evaluate=lambda *a, **k: {}, format_scores=lambda s, **_: "the table")
     code, out, err = run(capsys, "start")
     assert code == 0, err
     for words in (
