@@ -78,7 +78,7 @@ class Detail:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Detail:
-        size, colour, place, background = rng.random(4) < (0.4, 0.85, 0.4, 0.25)
+        size, colour, place, background = rng.random(4) < (0.35, 0.7, 0.35, 0.25)
         return cls(bool(size), bool(colour), bool(place), bool(background))
 
 
@@ -154,6 +154,9 @@ def short_caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
     tail = ending(scene, rng) if detail.background else ""
     if len(scene.objects) == 1 and chance(rng, 0.12):
         return riddle(scene.objects[0], rng) + tail
+    if len({o.shape for o in scene.objects}) < len(scene.objects) and chance(rng, 0.5):  # something to count
+        is_one_colour = len({o.colour for o in scene.objects}) == 1
+        return group(scene, Detail(False, is_one_colour and chance(rng, 0.6), False, detail.background), rng)
     if len(scene.objects) == 2 and chance(rng, 0.6):
         a, b = scene.objects if chance(rng, 0.5) else scene.objects[::-1]
         if text := relate(a, b, bare, rng):
