@@ -257,6 +257,19 @@ def test_parity_exits_1_on_a_miss(stand, capsys, monkeypatch):
         assert run(capsys, "parity", "folder") == (int(miss), "table\n", "")
 
 
+@pytest.mark.parametrize("needs_action", [False, True])
+def test_doctor_exits_1_when_something_needs_action(capsys, monkeypatch, needs_action):
+    members = {"report": list, "format_report": lambda found: "findings", "failed": lambda found: needs_action}
+    fake_module(monkeypatch, "doctor", **members)
+    assert run(capsys, "doctor") == (int(needs_action), "findings\n", "")
+
+
+def test_info_knows_presets_and_checkpoints(tiny, capsys):
+    code, by_name, _ = run(capsys, "info", "--preset", "tiny")
+    assert code == 0 and "tiny" in by_name
+    assert run(capsys, "info", "--checkpoint", tiny) == (0, by_name, "")
+
+
 def test_start_tells_everything_and_draws_one_page(stand, capsys, monkeypatch):
     fake_module(monkeypatch, "evaluate", evaluate=lambda *a, **k: {}, format_scores=lambda s, **_: "the table")
     code, out, err = run(capsys, "start")

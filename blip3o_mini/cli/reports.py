@@ -123,4 +123,4 @@ def doctor(args: argparse.Namespace) -> int:
 
     findings = checkup.report()
     print(checkup.format_report(findings))
-    return 0
+    return 1 if checkup.failed(findings) else 0

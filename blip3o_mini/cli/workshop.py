@@ -29,7 +29,7 @@ def add(commands) -> None:
         commands, "bench", bench, summary="timings, side by side", teaches=BENCH,
         examples="""
         blip3o-mini bench
-        blip3o-mini bench NAME --help
+        blip3o-mini bench world
         """,
     )  # fmt: skip
     parser.add_argument("name", nargs="?", metavar="NAME", help="a script in benchmarks/, without .py")
