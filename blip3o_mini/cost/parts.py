@@ -33,6 +33,7 @@ def eva(config: VisionConfig) -> Cost:
 
 
 def image_tower(config: VisionConfig) -> Cost:
+    """Patches, positions and blocks, as both towers have them."""
     patches = (config.image_size // config.patch_size) ** 2
     tokens = patches + 1  # the class token
     return total(
@@ -123,6 +124,7 @@ def next_dit(config: DitConfig, *, cells: int, queries: int) -> Cost:
 
 
 def dit_block(config: DitConfig, embed: int, *, cells: int, queries: int) -> Cost:
+    """Both attentions with one output, the feed-forward, and the norms before and after each."""
     width, kv_width = config.width, config.width // config.heads * config.kv_heads
     inner = -(-int(8 * width / 3) // config.multiple_of) * config.multiple_of  # rounded up (reference 4.4)
 

@@ -43,6 +43,7 @@ def unet(net: Unet) -> Cost:
 
 
 def way_down(net: Unet, time: int) -> Cost:
+    """Every level, and the convolutions that halve the side."""
     cost, wide, side = Cost(), net.channels[0], net.side
     for level, (channels, depth) in enumerate(zip(net.channels, net.depths)):
         for _ in range(net.layers):
@@ -60,6 +61,7 @@ def middle(net: Unet, time: int) -> Cost:
 
 
 def way_up(net: Unet, time: int) -> Cost:
+    """Every level again, reading what the way down left behind."""
     left = [net.channels[0]]  # channels that the way down left behind, the input's first
     for level, channels in enumerate(net.channels):
         left += [channels] * (net.layers + (level < len(net.channels) - 1))
