@@ -149,15 +149,22 @@ def push(model, repository: str, **options) -> None:
         api.upload_folder(repo_id=repository, folder_path=folder, **options)
 
 
-def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the first of cuda, mps, cpu that is there; raises ValueError if it is not."""
-    if device in (None, "auto"):
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(name)
+def choose_device(name: str | torch.device | None = None) -> tuple[torch.device, str]:
+    """The device and the reason for it: the one asked for, or the first of cuda, mps, cpu that is there.
+
+    Raises ValueError when what was asked for is not there.
+    """
+    has_mps, gpus = torch.backends.mps.is_available(), torch.cuda.device_count()
+    if name in (None, "auto"):
+        if gpus:
+            return torch.device("cuda"), torch.cuda.get_device_name(0)
+        return (torch.device("mps"), "Apple GPU") if has_mps else (torch.device("cpu"), "no GPU found")
     try:
-        chosen = torch.device(device)
+        device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"there is no device {device!r}; choose auto, cpu, cuda or mps") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("the device 'cuda' was asked for, but this machine has no usable NVIDIA GPU; choose cpu")
-    return chosen
+        raise ValueError(f"there is no device {name!r}; choose auto, cpu, cuda or mps") from error
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise ValueError(f"there is no CUDA GPU number {device.index or 0} (torch sees {gpus}); choose cpu")
+    if device.type == "mps" and not has_mps:
+        raise ValueError("the device mps needs an Apple GPU, but torch sees none; choose cpu")
+    return device, "as asked"

@@ -107,7 +107,10 @@ class ModelConfig:
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
         """Rebuild a config from `to_json`; raises ValueError naming what is missing or unknown."""
-        data = json.loads(text)
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"config.json is damaged ({error}); copy or train it again") from error
         parts = {"vision": VisionConfig, "backbone": BackboneConfig, "dit": DitConfig, "decoder": DecoderConfig}
         try:
             for key, part in parts.items():

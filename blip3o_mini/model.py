@@ -74,7 +74,7 @@ class Blip3oMini(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = cls(config, train_tokenizer(config.backbone.vocabulary))
-        return model.to(checkpoint.choose_device(device)).eval()
+        return model.to(checkpoint.choose_device(device)[0]).eval()
 
     @classmethod
     def from_pretrained(
@@ -85,7 +85,7 @@ class Blip3oMini(nn.Module):
         Raises FileNotFoundError or ValueError naming the file that is missing, damaged, or of another preset.
         """
         folder = checkpoint.find(name)
-        device = checkpoint.choose_device(device)
+        device, _ = checkpoint.choose_device(device)
         config = ModelConfig.from_json(checkpoint.read_text(folder / "config.json"))
         with torch.random.fork_rng(devices=[]):
             model = cls(config, load_tokenizer(folder))

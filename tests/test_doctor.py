@@ -139,9 +139,9 @@ def test_device(monkeypatch, gpu, cuda, value, has_hint):
 
 
 def test_device_is_what_the_commands_choose():
-    from blip3o_mini.cli.session import choose_device
+    from blip3o_mini.checkpoint import choose_device
 
-    assert doctor.device().value.partition(":")[0] == choose_device("auto")[0]
+    assert doctor.device().value.partition(":")[0] == choose_device("auto")[0].type
 
 
 def test_threads_beyond_the_cores_are_pointed_out(monkeypatch):

@@ -130,8 +130,10 @@ def train(args: argparse.Namespace) -> None:
 
     preset(args.preset)  # a wrong name should not cost the import of torch
     prepare_folder(args.out)
-    device, reason = session.choose_device(args.device)
     from .. import train as training
+    from ..checkpoint import choose_device
+
+    device, reason = choose_device(args.device)
 
     session.note(f"training {args.preset} on {device} ({reason}); Ctrl-C stops, the same command resumes")
     training.run(

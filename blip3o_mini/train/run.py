@@ -36,7 +36,7 @@ def run(
     """
     out = Path(out)
     recipes = recipes_for(preset, stages, scale)
-    if checkpoint.choose_device(device).type == "cpu":
+    if checkpoint.choose_device(device)[0].type == "cpu":
         prepare_cpu()
     model = open_or_start(preset, out, seed, device)
     pool = Pool(POOL[preset], seed)
