@@ -40,14 +40,15 @@ def scores() -> str:
     stages = data["training"]["stages"]
     minutes = {name: stage["seconds"] / 60 for name, stage in stages.items()}
     told = ", ".join(f"{name} {value:.0f}" for name, value in minutes.items())
+    threads = sorted({stage["threads"] for stage in stages.values()})
     machine = data["machine"]
     lines += [
         "",
-        "Shares of right answers with 95 % intervals. Held-out prompts name combinations that training never showed; the",
-        "baseline is the majority answer or chance. Written by `python benchmarks/toy_quality.py` on "
+        "Shares of right answers with 95 % intervals. Held-out prompts name combinations that training never showed;",
+        "the baseline is the majority answer or chance. Written by `python benchmarks/toy_quality.py` on "
         f"{machine['cpu']}, {machine['cores']} cores.",
-        f"Trained from nothing by `{data['training']['command']}` in {sum(minutes.values()):.0f} minutes of training steps "
-        f"({told}), {data['training']['threads']}.",
+        f"Trained from nothing by `{data['training']['command']}`:",
+        f"{sum(minutes.values()):.0f} minutes of training steps ({told}), threads per stage: {' and '.join(map(str, threads))}.",
     ]
     return "\n".join(lines)
 
