@@ -106,6 +106,12 @@ def test_conda_installs_the_same():
     assert nested == {"pip": ["-r requirements.lock", "-e .[all]"]}
 
 
+def test_there_is_one_version():
+    import blip3o_mini
+
+    assert blip3o_mini.__version__ == PROJECT["version"]
+
+
 def test_python_versions_agree():
     assert PROJECT["requires-python"] == f">={PYTHONS[0]}"
     text = (ROOT / "bootstrap.py").read_text()
