@@ -48,7 +48,7 @@ def scores() -> str:
         "the baseline is the majority answer or chance. Written by `python benchmarks/toy_quality.py` on "
         f"{machine['cpu']}, {machine['cores']} cores.",
         f"Trained from nothing by `{data['training']['command']}`:",
-        f"{sum(minutes.values()):.0f} minutes of training steps ({told}), threads per stage: {' and '.join(map(str, threads))}.",
+        f"{sum(minutes.values()):.0f} minutes of training steps ({told}), threads: {', '.join(map(str, threads))}.",
     ]
     return "\n".join(lines)
 

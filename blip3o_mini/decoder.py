@@ -46,7 +46,9 @@ class Decoder(nn.Module):
             block_out_channels=config.channels, layers_per_block=config.layers_per_block,
             down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * (len(config.channels) - 1)),
             up_block_types=(*["CrossAttnUpBlock2D"] * (len(config.channels) - 1), "UpBlock2D"),
-            cross_attention_dim=config.feature_width, attention_head_dim=32, norm_num_groups=16,
+            cross_attention_dim=config.feature_width, norm_num_groups=16,
+            # footgun: despite its name, diffusers takes the number of heads here; heads are 32 channels wide
+            attention_head_dim=tuple(width // 32 for width in config.channels),
         )  # fmt: skip
 
     def forward(self, folded: Tensor, timestep: Tensor, features: Tensor) -> Tensor:
