@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 from blip3o_mini.config import STAGES
@@ -57,6 +58,8 @@ def main() -> None:
     lines = (args.folder / "log.jsonl").read_text().splitlines()
     kept = [line for line in lines if json.loads(line)["step"] % LOG_EVERY == 0]
     (args.to / "training_log.jsonl").write_text("\n".join(kept) + "\n")
+    sums = [f"{sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(args.to.glob("*.safetensors"))]
+    (args.to / "SHA256SUMS").write_text("\n".join(sums) + "\n")
     size = sum(path.stat().st_size for path in args.to.iterdir())
     print(f"{args.to}: {size / 1e6:.1f} MB")
 
