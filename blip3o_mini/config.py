@@ -144,7 +144,7 @@ def _toy_like(name: str, *, width: int, layers: int, vision_width: int, channels
         ),
         decoder=DecoderConfig(
             kind="pixel", image_size=72, feature_width=features, channels=channels, layers_per_block=1,
-            fold=6, steps=8, guidance=1.0,
+            fold=3, steps=8, guidance=1.0,
         ),
     )  # fmt: skip
 
@@ -174,7 +174,7 @@ def _published(name: str, *, width: int, layers: int, heads: int, kv_heads: int,
 
 PRESETS = {
     "tiny": _toy_like("tiny", width=32, layers=2, vision_width=32, channels=(32, 32)),
-    "toy": _toy_like("toy", width=128, layers=6, vision_width=192, channels=(64, 96)),
+    "toy": _toy_like("toy", width=128, layers=6, vision_width=192, channels=(32, 64, 96)),
     "4b": _published("4b", width=2048, layers=36, heads=16, kv_heads=2, ffn=11008, tied=True),
     "8b": _published("8b", width=3584, layers=28, heads=28, kv_heads=4, ffn=18944, tied=False),
 }
@@ -208,11 +208,11 @@ STAGES = ("vision", "decoder", "understanding", "generation", "instruct")
 RECIPES = {
     "toy": {
         "vision": Recipe(steps=1500, batch=128, lr=1.5e-3),
-        "decoder": Recipe(steps=1000, batch=64, lr=1e-3, ema=0.995),
+        "decoder": Recipe(steps=2400, batch=32, lr=1.5e-3, ema=0.995),
         "understanding": Recipe(steps=2600, batch=64, lr=1.5e-3),
-        "generation": Recipe(steps=5000, batch=192, lr=1.5e-3, ema=0.998),
-        "instruct": Recipe(steps=400, batch=192, lr=3e-4, ema=0.99),
-        "joint": Recipe(steps=6000, batch=128, lr=1e-3),
+        "generation": Recipe(steps=3400, batch=192, lr=1.5e-3, ema=0.998),
+        "instruct": Recipe(steps=200, batch=192, lr=3e-4, ema=0.99),
+        "joint": Recipe(steps=3400, batch=128, lr=1e-3),
     },
     "tiny": {
         stage: Recipe(steps=20, batch=8, lr=1e-3, warmup=5, ema=0.9 if stage == "generation" else 0.0)
