@@ -49,6 +49,7 @@ def scores() -> str:
         f"{machine['cpu']}, {machine['cores']} cores.",
         f"Trained from nothing by `{data['training']['command']}`:",
         f"{sum(minutes.values()):.0f} minutes of training steps ({told}), threads: {', '.join(map(str, threads))}.",
+        data["training"]["note"],
     ]
     return "\n".join(lines)
 

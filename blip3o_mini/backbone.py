@@ -34,7 +34,7 @@ class Backbone(nn.Module):
         self.image_projector = nn.Sequential(
             nn.Linear(feature_width, config.width), nn.GELU(), nn.Linear(config.width, config.width)
         )
-        self.queries = nn.Parameter(torch.randn(1, config.num_queries, config.width))
+        self.queries = nn.Parameter(config.query_std * torch.randn(1, config.num_queries, config.width))
 
     def embed(self, ids: Tensor, features: Tensor | None = None) -> Tensor:
         """Embeddings (B, T, H) of ids (B, T); the i-th image placeholder takes the i-th row of features."""

@@ -52,6 +52,7 @@ class BackboneConfig:
     vocabulary: int
     context: int  # longest sequence in tokens, images and queries included
     num_queries: int
+    query_std: float = 1.0  # of the queries' first values
     rope_theta: float = 1_000_000.0
     is_tied: bool = True
     system_prompt: str = ""
@@ -136,7 +137,7 @@ def _toy_like(name: str, *, width: int, layers: int, vision_width: int, channels
         ),
         backbone=BackboneConfig(
             kind="qwen2", width=width, layers=layers, heads=4, kv_heads=2, ffn_width=3 * width,
-            vocabulary=1024, context=256, num_queries=9, rope_theta=10_000.0,
+            vocabulary=1024, context=256, num_queries=9, query_std=0.2, rope_theta=10_000.0,
         ),
         dit=DitConfig(
             feature_width=features, width=width, layers=max(2, layers - 1), heads=4, kv_heads=4,
@@ -201,6 +202,7 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.0  # decay of the averaged weights; 0 keeps the last ones
     accumulate: int = 1  # batches per update
+    query_boost: float = 1.0  # the queries' learning rate, as a multiple of lr
     drop: float = 0.1  # share of samples that lose their condition (generation)
 
 
@@ -210,8 +212,8 @@ RECIPES = {
         "vision": Recipe(steps=1500, batch=128, lr=1.5e-3),
         "decoder": Recipe(steps=2400, batch=32, lr=1.5e-3, ema=0.995),
         "understanding": Recipe(steps=2600, batch=64, lr=1.5e-3),
-        "generation": Recipe(steps=3400, batch=192, lr=1.5e-3, ema=0.998),
-        "instruct": Recipe(steps=200, batch=192, lr=3e-4, ema=0.99),
+        "generation": Recipe(steps=3000, batch=192, lr=1.5e-3, query_boost=10, ema=0.998),
+        "instruct": Recipe(steps=200, batch=192, lr=3e-4, query_boost=10, ema=0.99),
         "joint": Recipe(steps=3400, batch=128, lr=1e-3),
     },
     "tiny": {

@@ -47,8 +47,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--to", type=Path, default=HERE / "toy")
+    parser.add_argument("--note", default="", help="what the recipe does not tell, such as a change on the way")
     args = parser.parse_args()
-    told = training(args.folder)
+    told = training(args.folder) | {"note": args.note}
     args.to.mkdir(parents=True, exist_ok=True)
     for path in sorted(args.folder.iterdir()):
         if path.suffix in (".safetensors", ".json", ".jinja"):

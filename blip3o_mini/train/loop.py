@@ -42,9 +42,16 @@ class State:
 
     def __init__(self, parameters: dict[str, nn.Parameter], recipe: Recipe):
         self.parameters, self.recipe, self.step = parameters, recipe, 0
-        decayed = [p for p in parameters.values() if p.ndim >= 2]
-        others = [p for p in parameters.values() if p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        # Vectors put before a frozen network need larger steps than its weights would: they are all it can be told.
+        queries = [p for name, p in parameters.items() if name.endswith("queries")]
+        matrices = [p for name, p in parameters.items() if p.ndim >= 2 and not name.endswith("queries")]
+        vectors = [p for name, p in parameters.items() if p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": recipe.weight_decay, "boost": 1.0},
+            {"params": vectors, "weight_decay": 0.0, "boost": 1.0},
+            {"params": queries, "weight_decay": 0.0, "boost": recipe.query_boost},
+        ]
+        groups = [group for group in groups if group["params"]]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
         self.average = {n: p.detach().clone() for n, p in parameters.items()} if recipe.ema else {}
 
@@ -89,7 +96,7 @@ def train(state: State, losses_at: Callable[[int], Losses]) -> Iterator[dict]:
         step, start = state.step, time.perf_counter()
         lr = learning_rate(recipe, step)
         for group in state.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["boost"]
         reported: dict[str, float] = {}
         for part in range(recipe.accumulate):
             losses = losses_at(step * recipe.accumulate + part)
