@@ -213,7 +213,7 @@ RECIPES = {
         "decoder": Recipe(steps=2400, batch=32, lr=1.5e-3, ema=0.995),
         "understanding": Recipe(steps=2600, batch=64, lr=1.5e-3),
         "generation": Recipe(steps=3000, batch=192, lr=1.5e-3, query_boost=10, ema=0.998),
-        "instruct": Recipe(steps=200, batch=192, lr=3e-4, query_boost=10, ema=0.99),
+        "instruct": Recipe(steps=700, batch=192, lr=8e-4, query_boost=10, ema=0.995),
         "joint": Recipe(steps=3400, batch=128, lr=1e-3),
     },
     "tiny": {

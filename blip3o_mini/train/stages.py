@@ -29,7 +29,7 @@ from .loop import Losses, random_for
 
 CONTRASTIVE_WEIGHT = 0.3
 SIGMA_SHIFT = 1.5  # what stands in which cell is decided above sigma 0.85: most samples must lie there
-CLEAN_SET = 2000  # scenes of the instruction set
+CLEAN_SET = 8000  # scenes of the instruction set
 
 
 class Plan(NamedTuple):
