@@ -32,11 +32,8 @@ def main() -> None:
     scores = evaluate(model, seed=args.seed, progress=True)
     print(format_scores(scores))
     training = json.loads((find(args.checkpoint) / "training.json").read_text())
-    write_json(
-        {"checkpoint": args.checkpoint, "seed": args.seed, "machine": machine() | {"torch": torch.__version__},
-         "training": training, "suites": scores["suites"]},
-        args.json,
-    )  # fmt: skip
+    told = {"checkpoint": args.checkpoint, "seed": args.seed, "machine": machine() | {"torch": torch.__version__}}
+    write_json(args.json, {**told, "training": training, "suites": scores["suites"]})
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def test_no_machine_and_no_package_index_is_named():
 def test_text_is_utf8_with_unix_ends_and_no_stray_blanks():
     for path, text in texts():
         assert "\r" not in text, f"{path} has Windows line ends"
-        assert not text or text.endswith("\n") or path.suffix == ".json", f"{path} lacks its last line end"
+        assert not text or text.endswith("\n") or path.suffix in (".json", ".jinja"), f"{path} lacks its last line end"
         if path.suffix in (".py", ".md", ".toml", ".yml"):
             stray = [number for number, line in enumerate(text.splitlines(), 1) if line != line.rstrip()]
             assert not stray, f"{path} has blanks at the end of lines {stray}"
