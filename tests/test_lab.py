@@ -91,3 +91,9 @@ def test_long_lines_are_wrapped_and_no_word_is_lost():
     words = "a large purple heart in the top right corner and a very long word " + "x" * 80
     lines = wrap(words, 20, 200)
     assert " ".join(lines) == words and len(lines) == 4
+
+
+def test_every_picture_given_is_on_the_figure():
+    pictures = [Image.new("RGB", (72, 72), colour) for colour in ("red", "blue", "green")]
+    drawn = [axes for axes in show.figure_of(pictures, columns=2).axes if axes.images]
+    assert len(drawn) == 3

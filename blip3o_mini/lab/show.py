@@ -44,7 +44,7 @@ def figure_of(
     lines = [wrapped(title, int(size * 11)) for title in titles] if titles else []
     below = 0.17 * max((text.count("\n") + 1 for text in lines), default=0) + 0.06
     figure = Figure(figsize=(columns * size, rows * (size + below)), dpi=110, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)  # footgun: .flat can be walked only once
     for axes in grid:
         axes.axis("off")
     for index, (axes, image) in enumerate(zip(grid, images)):
