@@ -2,5 +2,6 @@
 
 from . import batches
 from .pool import Pool
+from .shards import build, inspect, read
 
-__all__ = ["Pool", "batches"]
+__all__ = ["Pool", "batches", "build", "inspect", "read"]
