@@ -110,3 +110,7 @@ def test_the_learning_rate_warms_up_and_falls_to_its_floor():
     rates = [learning_rate(recipe, step) for step in range(1001)]
     assert rates[0] == pytest.approx(0.01) and max(rates) == rates[100] == 1.0
     assert rates[1000] == pytest.approx(0.05) and rates == rates[:101] + sorted(rates[101:], reverse=True)
+
+
+def test_the_fast_products_end_with_the_training(trained):
+    assert torch.backends.mkldnn.matmul.fp32_precision != "bf16" and torch.backends.cuda.flash_sdp_enabled()

@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -120,15 +121,14 @@ def train(state: State, losses_at: Callable[[int], Losses]) -> Iterator[dict]:
         yield {"step": step, "lr": lr, "norm": norm, "seconds": time.perf_counter() - start, **reported}
 
 
-def prepare_cpu(threads: int | None = None) -> None:
-    """Make small CPU training fast; both settings change speed only (and matrix products' rounding).
+@contextmanager
+def fast_cpu() -> Iterator[None]:
+    """Make small CPU training fast inside the block; this changes speed and matrix products' rounding only.
 
     Freed memory stays with the process, because page faults cost much beside the arithmetic of a small model;
     float32 matrix products round their inputs to bfloat16 where the processor can. footgun: the fused attention
     kernel turns many times slower under that setting, so attention runs as plain products.
     """
-    if threads:
-        torch.set_num_threads(threads)
     if sys.platform == "linux":
         try:
             libc = ctypes.CDLL("libc.so.6")
@@ -136,5 +136,11 @@ def prepare_cpu(threads: int | None = None) -> None:
                 libc.mallopt(option, value)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
         except OSError:
             pass  # another C library: slower, nothing else
+    precision, is_fused = torch.backends.mkldnn.matmul.fp32_precision, torch.backends.cuda.flash_sdp_enabled()
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     torch.backends.cuda.enable_flash_sdp(False)  # despite its name, the CPU's fused kernel too
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = precision
+        torch.backends.cuda.enable_flash_sdp(is_fused)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from .. import checkpoint
 from ..config import POOL, RECIPES, STAGES, Recipe
 from ..data import Pool
 from ..model import Blip3oMini
-from .loop import State, prepare_cpu, train
+from .loop import State, fast_cpu, train
 from .stages import Plan, plan
 
 
@@ -36,17 +37,16 @@ def run(
     """
     out = Path(out)
     recipes = recipes_for(preset, stages, scale)
-    if checkpoint.choose_device(device)[0].type == "cpu":
-        prepare_cpu()
     model = open_or_start(preset, out, seed, device)
     pool = Pool(POOL[preset], seed)
-    for stage, recipe in recipes.items():
-        if is_done(out, stage, recipe, seed):
-            continue
-        if stage != "vision" and pool.features is None:
-            cache = out / "state" / "features.safetensors"
-            pool.encode(model.vision, cache=cache, key=_fingerprint(out), progress=progress)
-        run_stage(stage, plan(stage, model, pool, recipe, seed), model, recipe, out, seed, every, progress)
+    with fast_cpu() if model.device.type == "cpu" else nullcontext():
+        for stage, recipe in recipes.items():
+            if is_done(out, stage, recipe, seed):
+                continue
+            if stage != "vision" and pool.features is None:
+                cache = out / "state" / "features.safetensors"
+                pool.encode(model.vision, cache=cache, key=_fingerprint(out), progress=progress)
+            run_stage(stage, plan(stage, model, pool, recipe, seed), model, recipe, out, seed, every, progress)
     return model.eval().requires_grad_(False)
 
 
