@@ -34,6 +34,9 @@ class Backbone(nn.Module):
         self.image_projector = nn.Sequential(
             nn.Linear(feature_width, config.width), nn.GELU(), nn.Linear(config.width, config.width)
         )
+        if config.image_positions:
+            # a small model cannot count tokens well enough to tell in which cell of the picture it looks
+            self.image_positions = nn.Parameter(0.2 * torch.randn(config.image_positions, config.width))
         self.queries = nn.Parameter(config.query_std * torch.randn(1, config.num_queries, config.width))
 
     def embed(self, ids: Tensor, features: Tensor | None = None) -> Tensor:
@@ -44,8 +47,10 @@ class Backbone(nn.Module):
         if int(is_image.sum()) != count:
             raise ValueError(f"the messages hold {int(is_image.sum())} image tokens but {count} features were given")
         if count:
-            projected = self.image_projector(features.flatten(0, -2)).to(embeddings.dtype)
-            embeddings = embeddings.masked_scatter(is_image.unsqueeze(-1), projected)
+            projected = self.image_projector(features)  # (pictures, Q, H)
+            if self.config.image_positions:
+                projected = projected + self.image_positions
+            embeddings = embeddings.masked_scatter(is_image.unsqueeze(-1), projected.to(embeddings.dtype))
         return embeddings
 
     def hidden_states(self, ids: Tensor, mask: Tensor, features: Tensor | None = None) -> Tensor:

@@ -53,6 +53,7 @@ class BackboneConfig:
     context: int  # longest sequence in tokens, images and queries included
     num_queries: int
     query_std: float = 1.0  # of the queries' first values
+    image_positions: int = 0  # > 0: a picture's tokens get learned places, for that many cells (toy)
     rope_theta: float = 1_000_000.0
     is_tied: bool = True
     system_prompt: str = ""
@@ -128,7 +129,7 @@ class ModelConfig:
 
 def _toy_like(name: str, *, width: int, layers: int, vision_width: int, channels: tuple[int, ...]) -> ModelConfig:
     """A model of the toy family: 72-pixel images, 3×3 features, everything trained from scratch."""
-    features = min(48, vision_width)
+    features = 20  # what the world has to say of a cell: 6 shapes, 8 colours, 2 sizes, 5 backgrounds, an offset
     return ModelConfig(
         name=name,
         vision=VisionConfig(
@@ -137,7 +138,8 @@ def _toy_like(name: str, *, width: int, layers: int, vision_width: int, channels
         ),
         backbone=BackboneConfig(
             kind="qwen2", width=width, layers=layers, heads=4, kv_heads=2, ffn_width=3 * width,
-            vocabulary=1024, context=256, num_queries=9, query_std=0.2, rope_theta=10_000.0,
+            vocabulary=1024, context=256, num_queries=9, query_std=0.2, image_positions=9,
+            rope_theta=10_000.0,
         ),
         dit=DitConfig(
             feature_width=features, width=width, layers=max(2, layers - 1), heads=4, kv_heads=4,
@@ -204,16 +206,17 @@ class Recipe:
     accumulate: int = 1  # batches per update
     query_boost: float = 1.0  # the queries' learning rate, as a multiple of lr
     drop: float = 0.1  # share of samples that lose their condition (generation)
+    draws: int = 1  # noise levels tried on every prompt of a batch, which is read only once (generation)
 
 
 STAGES = ("vision", "decoder", "understanding", "generation", "instruct")
 RECIPES = {
     "toy": {
-        "vision": Recipe(steps=1500, batch=128, lr=1.5e-3),
-        "decoder": Recipe(steps=2400, batch=32, lr=1.5e-3, ema=0.995),
-        "understanding": Recipe(steps=2600, batch=64, lr=1.5e-3),
-        "generation": Recipe(steps=3000, batch=192, lr=1.5e-3, query_boost=10, ema=0.998),
-        "instruct": Recipe(steps=700, batch=192, lr=8e-4, query_boost=10, ema=0.995),
+        "vision": Recipe(steps=1800, batch=128, lr=1.5e-3),
+        "decoder": Recipe(steps=5000, batch=32, lr=1.5e-3, ema=0.998),
+        "understanding": Recipe(steps=4000, batch=64, lr=1.5e-3),
+        "generation": Recipe(steps=5000, batch=128, lr=1.5e-3, draws=3, query_boost=10, ema=0.998),
+        "instruct": Recipe(steps=800, batch=128, lr=8e-4, draws=3, query_boost=10, ema=0.995),
         "joint": Recipe(steps=3400, batch=128, lr=1e-3),
     },
     "tiny": {

@@ -2,6 +2,7 @@
 
 contrastive   −log softmax over the batch of the scaled cosine similarity, both ways (CLIP)
 words         binary cross-entropy of the words that describe each cell
+offset        ‖ guess − offset of the object inside its cell ‖²
 flow          ‖ dit(x_sigma, sigma, condition) − (noise − features) ‖², condition dropped for some samples
 """
 
@@ -21,13 +22,18 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def word_loss(logits: Tensor, words: Tensor, judged: Tensor) -> Tensor:
+def word_loss(logits: Tensor, words: Tensor, judged: Tensor | float = 1.0) -> Tensor:
     """Binary cross-entropy of the words of every cell (B, Q, words), summed over words, mean over cells.
 
     `judged` (B, 1, words) is 0 for words that a picture cannot tell, such as colours when it has none.
     """
     loss = F.binary_cross_entropy_with_logits(logits, words, reduction="none")
     return (loss * judged).sum(-1).mean()
+
+
+def offset_loss(guess: Tensor, offsets: Tensor) -> Tensor:
+    """Mean squared error of (x, y) offsets (B, Q, 2) inside the cells; empty cells hold NaN and do not count."""
+    return (guess - offsets)[~offsets.isnan()].square().mean()
 
 
 def flow_loss(

@@ -51,24 +51,27 @@ def pool_grid(tokens: Tensor, pool: int) -> Tensor:
 
 
 class WordHead(nn.Module):
-    """Reads off every token, by one linear layer, the words that describe what stands in its cell.
+    """Reads off every token, by one linear layer, the words that describe what stands in its cell, and where in it.
 
     Dropped after the vision stage. Contrastive training alone keeps little layout on such a small world, and
     a head that reasons (a captioning decoder) lets the tower store each pair of shape and colour as a symbol
     of its own, which says nothing about pairs never seen. A linear head makes it keep shape, colour and size
-    apart. Noise on the tokens makes the words take the large directions.
+    apart, and the offset inside the cell, which the decoder needs for sharp edges. Noise on the tokens makes
+    what is read take the large directions.
     """
 
     NOISE = 0.3
 
     def __init__(self, width: int, words: int):
         super().__init__()
-        self.linear = nn.Linear(width, words)
+        self.words = nn.Linear(width, words)
+        self.offset = nn.Linear(width, 2)
 
-    def forward(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
-        """One logit per word (B, Q, words) from tokens (B, Q, width)."""
+    def forward(self, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """One logit per word (B, Q, words) and the offset (B, Q, 2) from tokens (B, Q, width)."""
         tokens = F.layer_norm(tokens, tokens.shape[-1:])
-        return self.linear(tokens + self.NOISE * torch.randn(tokens.shape, generator=generator).to(tokens))
+        tokens = tokens + self.NOISE * torch.randn(tokens.shape, generator=generator).to(tokens)
+        return self.words(tokens), self.offset(tokens)
 
 
 class Vision(nn.Module):

@@ -56,7 +56,7 @@ def main() -> None:
             shutil.copy(path, args.to / path.name)
             (args.to / path.name).chmod(0o644)
     (args.to / "training.json").write_text(json.dumps(told, indent=2) + "\n")
-    lines = (args.folder / "log.jsonl").read_text().splitlines()
+    lines = [line for stage in STAGES for line in (args.folder / "logs" / f"{stage}.jsonl").read_text().splitlines()]
     kept = [line for line in lines if json.loads(line)["step"] % LOG_EVERY == 0]
     (args.to / "training_log.jsonl").write_text("\n".join(kept) + "\n")
     sums = [f"{sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(args.to.glob("*.safetensors"))]

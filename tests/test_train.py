@@ -29,9 +29,9 @@ def trained(tmp_path_factory):
 
 
 def test_every_stage_runs_and_is_logged_once(trained):
-    records = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    lines = {stage: (trained / "logs" / f"{stage}.jsonl").read_text().splitlines() for stage in STAGES}
     for stage in STAGES:
-        assert [r["step"] for r in records if r["stage"] == stage] == list(range(4))
+        assert [json.loads(line)["step"] for line in lines[stage]] == list(range(4))
         assert (trained / "state" / f"{stage}.json").exists()
 
 

@@ -17,7 +17,7 @@ Train a model from nothing, stage after stage: vision (image features), decoder 
 pixels), understanding (the backbone learns to look and to read), generation (backbone frozen;
 queries and diffusion transformer), instruct (a small clean set with edits and dialogues).
 
-Writes: DIR with config.json, the weights, a checkpoint of every stage and log.jsonl. Stopped
+Writes: DIR with config.json, the weights, the training state and logs/. Stopped
 or killed? Run the same command again: it continues where the last checkpoint left off."""
 
 EVALUATE = """

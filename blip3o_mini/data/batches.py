@@ -29,13 +29,17 @@ class Conversations(NamedTuple):
 
 
 class Drawings(NamedTuple):
-    """Prompts that end in [IMG], the features to generate, and the source features of edits (else zeros)."""
+    """Prompts that end in [IMG], the features to generate, and the source features of edits (else zeros).
+
+    Rows are sorted by length, so that neighbours can be read together with little padding.
+    """
 
     ids: Tensor  # (B, T)
     mask: Tensor  # (B, T)
     features: Tensor | None  # (pictures, Q, D), for the pictures inside the prompts
     target: Tensor  # (B, Q, D)
     source: Tensor  # (B, Q, D)
+    words: Tensor  # (B, Q, words), what will stand in each cell
 
 
 def _pad_right(rows: list[list[int]], length: int | None = None) -> Tensor:
@@ -43,38 +47,37 @@ def _pad_right(rows: list[list[int]], length: int | None = None) -> Tensor:
     return torch.tensor([[*row[:length], *[0] * (length - len(row))] for row in rows])
 
 
-WORDS = (*world.SHAPES, *world.COLOURS, *world.SIZES, *world.BACKGROUNDS)
-_PLACE = {word: k for k, word in enumerate(WORDS)}
-_COLOURLESS = torch.tensor([word not in (*world.COLOURS, *world.BACKGROUNDS) for word in WORDS])
+_COLOURLESS = torch.tensor([word not in (*world.COLOURS, *world.BACKGROUNDS) for word in world.CELL_WORDS])
 
 
 class Pictures(NamedTuple):
-    """Pictures with a text each, the words that describe each cell, and which words may be judged."""
+    """Pictures with a text each, and what a word head should say of every cell."""
 
     images: Tensor  # (B, 3, H, W)
     texts: Tensor  # (B, context)
     words: Tensor  # (B, Q, words), 1 where the word fits
-    judged: Tensor  # (B, 1, words)
+    judged: Tensor  # (B, 1, words), 0 for the words that the picture cannot tell
+    offsets: Tensor  # (B, Q, 2), of the object from the middle of its cell, in units of 4 px; NaN: no object
 
 
 def vision_batch(rng: np.random.Generator, chat: ChatTokens, size: int, context: int) -> Pictures:
-    """Pictures, a quarter of them without colours: a shape is to be known in any colour."""
+    """Pictures, three in ten without colours: a shape is to be known in any colour."""
     scenes = [world.sample_scene(rng) for _ in range(size)]
     images, texts = to_tensor(world.render(scenes)), []
-    words = torch.zeros(size, world.CELLS, len(WORDS))
-    judged = torch.ones(size, 1, len(WORDS))
+    words = torch.from_numpy(world.cell_words(scenes)).float()
+    judged = torch.ones(size, 1, len(world.CELL_WORDS))
+    offsets = torch.full((size, world.CELLS, 2), torch.nan)
     for k, scene in enumerate(scenes):
-        words[k, :, _PLACE[scene.background]] = 1
         for o in scene.objects:
-            words[k, o.cell, [_PLACE[o.shape], _PLACE[o.colour], _PLACE[o.size]]] = 1
-        if rng.random() < 0.25:
+            offsets[k, o.cell] = torch.tensor([o.dx, o.dy]) / 4
+        if rng.random() < 0.3:
             images[k] = images[k].mean(0, keepdim=True)
             judged[k] = _COLOURLESS
             text = world.describe(scene, world.Detail(colour=False, background=False), rng)
         else:
             text = (world.short_caption if rng.random() < 0.5 else world.long_caption)(scene, rng)
         texts.append([*chat.words(text)[: context - 1], chat.end])
-    return Pictures(images, _pad_right(texts, context), words, judged)
+    return Pictures(images, _pad_right(texts, context), words, judged, offsets)
 
 
 def _ask(question: str, answer: str) -> list[dict]:
@@ -148,36 +151,45 @@ def conversation_batch(rng: np.random.Generator, pool: Pool, chat: ChatTokens, s
     return Conversations(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(spoken), features)
 
 
-def _drawings(rows, targets, sources, pictures, chat: ChatTokens) -> Drawings:
-    ids, mask = pad_left(rows, chat.pad)
-    source = torch.stack([torch.zeros_like(t) if s is None else s for t, s in zip(targets, sources)])
+class _Drawing(NamedTuple):
+    """One prompt, the scene to draw (index in the pool, edited or not), and the features it starts from."""
+
+    messages: list[dict]
+    i: int
+    is_edited: bool = False
+    source: Tensor | None = None
+
+
+def _drawings(drawings: list[_Drawing], pool: Pool, chat: ChatTokens) -> Drawings:
+    rows = {id(d): [*chat.chat(d.messages)[0], chat.start_of_image] for d in drawings}
+    drawings = sorted(drawings, key=lambda d: len(rows[id(d)]))
+    ids, mask = pad_left([rows[id(d)] for d in drawings], chat.pad)
+    halves = {False: (pool.features, pool.words), True: (pool.after_features, pool.after_words)}
+    target, words = (torch.stack([halves[d.is_edited][k][d.i] for d in drawings]) for k in (0, 1))
+    none = torch.zeros_like(target[0])
+    source = torch.stack([none if d.source is None else d.source for d in drawings])
+    pictures = [d.source for d in drawings if d.source is not None]
     features = torch.stack(pictures) if pictures else None
-    return Drawings(torch.from_numpy(ids), torch.from_numpy(mask), features, torch.stack(targets), source)
+    return Drawings(torch.from_numpy(ids), torch.from_numpy(mask), features, target, source, words.float())
 
 
 def drawing_batch(
     rng: np.random.Generator, pool: Pool, chat: ChatTokens, size: int, *, edits: float = 0.25
 ) -> Drawings:
     """Prompts of every wording with the features they describe; a share of `edits` changes a picture."""
-    rows, targets, sources, pictures = [], [], [], []
+    drawings = []
     for i in rng.integers(pool.size, size=size):
-        i = int(i)
-        kind = rng.random()
+        i, kind = int(i), rng.random()
         if kind < edits:
-            messages = edit_messages(pool.instructions[i])
-            target, source = pool.after_features[i], pool.features[i]
-        else:
-            caption = (world.long_caption if rng.random() < 0.25 else world.short_caption)(pool.scenes[i], rng)
-            messages = draw_messages(world.draw_request(caption, rng if rng.random() < 0.5 else None))
-            target, source = pool.features[i], None
-            if kind < edits + 0.05:  # a new drawing late in a conversation: the old picture must not show
-                j = int(rng.integers(pool.size))
-                messages, source = [*_seen(pool.scenes[j], rng, 1)[:2], *messages], pool.features[j]
-        targets.append(target)
-        sources.append(source)
-        pictures += [] if source is None else [source]
-        rows.append([*chat.chat(messages)[0], chat.start_of_image])
-    return _drawings(rows, targets, sources, pictures, chat)
+            drawings.append(_Drawing(edit_messages(pool.instructions[i]), i, True, pool.features[i]))
+            continue
+        caption = (world.long_caption if rng.random() < 0.25 else world.short_caption)(pool.scenes[i], rng)
+        messages, source = draw_messages(world.draw_request(caption, rng if rng.random() < 0.5 else None)), None
+        if kind < edits + 0.05:  # a new drawing late in a conversation: the old picture must not show
+            j = int(rng.integers(pool.size))
+            messages, source = [*_seen(pool.scenes[j], rng, 1)[:2], *messages], pool.features[j]
+        drawings.append(_Drawing(messages, i, False, source))
+    return _drawings(drawings, pool, chat)
 
 
 def draw_messages(request: str) -> list[dict]:
@@ -190,22 +202,17 @@ def edit_messages(instruction: str) -> list[dict]:
 
 def instruct_batch(rng: np.random.Generator, pool: Pool, chat: ChatTokens, size: int, *, clean: int) -> Drawings:
     """The small clean set: the first `clean` scenes of the pool, drawn, edited, and within dialogues."""
-    rows, targets, sources, pictures = [], [], [], []
+    drawings = []
     for i in rng.integers(min(clean, pool.size), size=size):
         i, kind = int(i), rng.random()
         fixed = np.random.default_rng([pool.seed, 2, i])  # one clean prompt per scene, always the same
         request = world.draw_request(world.short_caption(pool.scenes[i], fixed))
         if kind < 0.6:
-            messages, target, source, shown = draw_messages(request), pool.features[i], None, []
+            drawings.append(_Drawing(draw_messages(request), i))
         elif kind < 0.85:
-            messages = edit_messages(pool.instructions[i])
-            target, source, shown = pool.after_features[i], pool.features[i], [pool.features[i]]
+            drawings.append(_Drawing(edit_messages(pool.instructions[i]), i, True, pool.features[i]))
         else:  # a conversation: drawn a moment ago, now to be edited
             messages = [*draw_messages(request), {"role": "assistant", "content": [{"type": "image"}]}]
             messages += [{"role": "user", "content": pool.instructions[i]}]
-            target, source, shown = pool.after_features[i], pool.features[i], [pool.features[i]]
-        rows.append([*chat.chat(messages)[0], chat.start_of_image])
-        targets.append(target)
-        sources.append(source)
-        pictures += shown
-    return _drawings(rows, targets, sources, pictures, chat)
+            drawings.append(_Drawing(messages, i, True, pool.features[i]))
+    return _drawings(drawings, pool, chat)

@@ -21,8 +21,8 @@ from ..vision import to_tensor
 class Pool:
     """`size` scenes without held-out combinations, drawn from a seed, with an edit of each.
 
-    scenes[i] becomes after[i] by instructions[i]; features and after_features are (size, Q, D) once
-    `encode` has run.
+    scenes[i] becomes after[i] by instructions[i]; words and after_words (size, Q, words) tell what stands in
+    each cell; features and after_features are (size, Q, D) once `encode` has run.
     """
 
     def __init__(self, size: int, seed: int):
@@ -32,6 +32,8 @@ class Pool:
         edits = [world.edit(scene, rng) for scene in self.scenes]
         self.instructions = [instruction for instruction, _, _ in edits]
         self.after = [after for _, after, _ in edits]
+        self.words = torch.from_numpy(world.cell_words(self.scenes))
+        self.after_words = torch.from_numpy(world.cell_words(self.after))
         self.features: Tensor | None = None
         self.after_features: Tensor | None = None
 

@@ -1,8 +1,9 @@
 """Run the stages one after the other into a folder: vision → decoder → understanding → generation → instruct.
 
 What one stage has learned is frozen before the next begins (the paper's sequential training). The folder is
-a checkpoint at any moment; `state/` holds what is needed to continue, `log.jsonl` a line per step. Run the
-same command again after any interruption and it goes on where it stopped.
+a checkpoint at any moment; `state/` holds what is needed to continue, `logs/STAGE.jsonl` a line per step. Run the
+same command again after any interruption and it goes on where it stopped. Stages that do not need each other's
+weights (decoder and understanding) may run side by side, in two processes on the same folder.
 """
 
 from __future__ import annotations
@@ -103,8 +104,9 @@ def run_stage(
     stage: str, made: Plan, model: Blip3oMini, recipe: Recipe, out: Path, seed: int, every: float, progress: bool
 ) -> None:
     """Train one stage to its end, then save its parts and mark it as done."""
-    path, log_path = out / "state" / f"{stage}.safetensors", out / "log.jsonl"
+    path, log_path = out / "state" / f"{stage}.safetensors", out / "logs" / f"{stage}.jsonl"
     path.parent.mkdir(exist_ok=True)
+    log_path.parent.mkdir(exist_ok=True)
     model.train()
     state = State(made.parameters, recipe)
     if path.exists():
@@ -112,7 +114,7 @@ def run_stage(
         if json.loads(metadata["settings"]) != _settings(recipe, seed):
             raise ValueError(f"{path} was begun with other settings; remove it or choose an empty folder")
         state.load(tensors, int(metadata["step"]))
-    rewind(log_path, stage, state.step)
+    rewind(log_path, state.step)
     metadata = {"stage": stage, "settings": json.dumps(_settings(recipe, seed))}
     saved = time.monotonic()
     bar = tqdm(total=recipe.steps, initial=state.step, desc=stage, unit="step", mininterval=2, disable=not progress)
@@ -130,7 +132,7 @@ def run_stage(
     made.finish()
     for part in made.parts:
         checkpoint.save_part(getattr(model, part), out, part)
-    seconds = round(stage_seconds(log_path, stage), 1)
+    seconds = round(stage_seconds(log_path), 1)
     done = _settings(recipe, seed) | {"seconds": seconds, "threads": torch.get_num_threads()}
     checkpoint.write_text(out / "state" / f"{stage}.json", json.dumps(done, indent=2) + "\n")
     path.unlink(missing_ok=True)
@@ -145,15 +147,15 @@ def _records(log_path: Path) -> Iterable[dict]:
             continue  # the line that was being written when the run was killed
 
 
-def rewind(log_path: Path, stage: str, step: int) -> None:
+def rewind(log_path: Path, step: int) -> None:
     """Drop the log lines of steps that will be taken again."""
-    kept = [r for r in _records(log_path) if r["stage"] != stage or r["step"] < step]
+    kept = [r for r in _records(log_path) if r["step"] < step]
     checkpoint.write_text(log_path, "".join(json.dumps(r) + "\n" for r in kept))
 
 
-def stage_seconds(log_path: Path, stage: str) -> float:
+def stage_seconds(log_path: Path) -> float:
     """Seconds spent in the steps of a stage, interruptions left out."""
-    return sum(record["seconds"] for record in _records(log_path) if record["stage"] == stage)
+    return sum(record["seconds"] for record in _records(log_path))
 
 
 def _rounded(value: float) -> float:

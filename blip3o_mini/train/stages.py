@@ -3,7 +3,7 @@
 stage          trains                          frozen and cached
 vision         CLIP tower (+ word head)        –
 decoder        UNet                            features of the pool
-understanding  backbone, image projector       features of the pool
+understanding  backbone, queries               features of the pool
 generation     queries, DiT                    features of the pool; the backbone only reads
 instruct       queries, DiT                    the same, on the small clean set
 joint          backbone, queries, DiT          features of the pool (what the paper argues against)
@@ -23,11 +23,13 @@ from .. import world
 from ..config import Recipe
 from ..data import Pool, batches
 from ..model import Blip3oMini
-from ..objectives import contrastive_loss, flow_loss, word_loss
+from ..objectives import contrastive_loss, flow_loss, offset_loss, word_loss
 from ..vision import WordHead, to_tensor
 from .loop import Losses, random_for
 
 CONTRASTIVE_WEIGHT = 0.3
+READING_WEIGHT = 0.5
+HIDDEN_WORDS = 0.1  # share of the assistant's words that it cannot see while it goes on speaking
 SIGMA_SHIFT = 1.5  # what stands in which cell is decided above sigma 0.85: most samples must lie there
 CLEAN_SET = 8000  # scenes of the instruction set
 
@@ -75,17 +77,20 @@ def vision_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Pla
     vision, config = model.vision, model.config.vision
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = WordHead(config.width, len(batches.WORDS)).to(model.device)
+        head = WordHead(config.width, len(world.CELL_WORDS)).to(model.device)
 
     def losses_at(step: int) -> Losses:
         rng, generator = random_for(seed, "vision", step)
         batch = batches.vision_batch(rng, model.chat_tokens, recipe.batch, config.text_context)
-        images, texts, words, judged = (t.to(model.device) for t in batch)
+        images, texts, words, judged, offsets = to_device(model, *batch)
         tokens, embedding = vision.tokens(images)
         scale = vision.clip.logit_scale.exp().clamp(max=100)
         contrast = contrastive_loss(embedding, vision.clip.encode_text(texts), scale)
-        named_words = word_loss(head(tokens, generator), words, judged)
-        return {"loss": CONTRASTIVE_WEIGHT * contrast + named_words, "contrast": contrast, "words": named_words}
+        said, guess = head(tokens, generator)
+        reported = {
+            "contrast": contrast, "words": word_loss(said, words, judged), "offset": offset_loss(guess, offsets),
+        }  # fmt: skip
+        return {"loss": CONTRASTIVE_WEIGHT * contrast + reported["words"] + reported["offset"], **reported}
 
     def finish() -> None:
         with torch.no_grad():
@@ -109,29 +114,72 @@ def decoder_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Pl
 
 
 def understanding_loss(model: Blip3oMini, pool: Pool, rng, size: int) -> Tensor:
-    """Next-token loss on a batch of conversations, computed only where the assistant speaks."""
+    """Next-token loss on a batch of conversations, computed only where the assistant speaks.
+
+    Some of the words already said are hidden, so that the next one is read off the picture and not guessed
+    from its neighbour: "red" would otherwise come to forbid "circle" when the two were never seen together.
+    """
     batch = batches.conversation_batch(rng, pool, model.chat_tokens, size)
-    ids, mask, said, features = (None if t is None else t.to(model.device) for t in batch)
+    is_hidden = torch.from_numpy(rng.random(batch.ids.shape) < HIDDEN_WORDS) & batch.said.bool()
+    shown = batch.ids.masked_fill(is_hidden, model.chat_tokens.pad)
+    shown, ids, mask, said, features = to_device(model, shown, *batch)
     is_said = said[:, 1:].bool()
-    before = model.backbone.hidden_states(ids, mask, features)[:, :-1][is_said]  # (spoken, H)
+    before = model.backbone.hidden_states(shown, mask, features)[:, :-1][is_said]  # (spoken, H)
     return F.cross_entropy(model.backbone.logits(before), ids[:, 1:][is_said])
+
+
+def reading_loss(model: Blip3oMini, reader: nn.Linear, pool: Pool, rng, size: int) -> Tensor:
+    """What will stand in each cell? `reader` tells it from the condition, before anything is drawn.
+
+    A pretrained language model comes to the generation stage knowing how to look things up in a prompt.
+    Ours learns it here; `reader` is dropped afterwards.
+    """
+    batch = batches.drawing_batch(rng, pool, model.chat_tokens, size, edits=0.3)
+    return word_loss(reader(conditions(model, batch)), batch.words.to(model.device))
+
+
+def conditions(model: Blip3oMini, batch: batches.Drawings) -> Tensor:
+    """Conditions (B, Q, H) of a batch, read in four groups of similar length: most prompts are short."""
+    ids, mask, features = to_device(model, batch.ids, batch.mask, batch.features)
+    shown = (ids == model.chat_tokens.image_pad).sum(1) // model.config.vision.num_features  # pictures in each row
+    found, first = [], 0
+    for rows in torch.arange(len(ids)).chunk(4):
+        length, last = int(mask[rows].sum(1).max()), first + int(shown[rows].sum())
+        pictures = features[first:last] if last > first else None
+        found.append(model.backbone.condition(ids[rows, -length:], mask[rows, -length:], pictures))
+        first = last
+    return torch.cat(found)
+
+
+def make_reader(model: Blip3oMini, seed: int) -> nn.Linear:
+    """A linear layer from the queries' hidden states to words."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Linear(model.config.backbone.width, len(world.CELL_WORDS)).to(model.device)
+
+
+def to_device(model: Blip3oMini, *tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if t is None else t.to(model.device) for t in tensors]
 
 
 def understanding_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Plan:
     """The backbone learns to look, to read and to talk."""
-    backbone = model.backbone
+    reader = make_reader(model, seed)
 
     def losses_at(step: int) -> Losses:
         rng, _ = random_for(seed, "understanding", step)
-        return {"loss": understanding_loss(model, pool, rng, recipe.batch)}
+        talking = understanding_loss(model, pool, rng, recipe.batch)
+        reading = reading_loss(model, reader, pool, rng, recipe.batch)
+        return {"loss": talking + READING_WEIGHT * reading, "talking": talking, "reading": reading}
 
-    return Plan(named(language=backbone.language, projector=backbone.image_projector), losses_at, ("backbone",))
+    return Plan(named(backbone=model.backbone, reader=reader), losses_at, ("backbone",))
 
 
 def drawing_loss(model: Blip3oMini, batch: batches.Drawings, recipe: Recipe, generator) -> Tensor:
     """Flow-matching loss on a batch of prompts and the features to generate."""
-    ids, mask, features, target, source = (None if t is None else t.to(model.device) for t in batch)
-    condition = model.backbone.condition(ids, mask, features)
+    condition = conditions(model, batch)
+    target, source = to_device(model, batch.target, batch.source)
+    condition, target, source = (part.repeat(recipe.draws, 1, 1) for part in (condition, target, source))
     return flow_loss(
         model.dit, target, condition, generator, source=source, drop=recipe.drop, shift=SIGMA_SHIFT
     )
@@ -161,12 +209,13 @@ def instruct_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> P
 
 def joint_plan(model: Blip3oMini, pool: Pool, recipe: Recipe, seed: int) -> Plan:
     """Understanding and generation at once, half a batch each; gradients of both reach the backbone."""
-    half = recipe.batch // 2
+    half, reader = recipe.batch // 2, make_reader(model, seed)
 
     def losses_at(step: int) -> Losses:
         rng, generator = random_for(seed, "joint", step)
         text = understanding_loss(model, pool, rng, half)
+        reading = reading_loss(model, reader, pool, rng, half)
         image = drawing_loss(model, batches.drawing_batch(rng, pool, model.chat_tokens, half), recipe, generator)
-        return {"loss": text + image, "text": text, "image": image}
+        return {"loss": text + READING_WEIGHT * reading + image, "text": text, "reading": reading, "image": image}
 
-    return Plan(named(backbone=model.backbone, dit=model.dit), losses_at, ("backbone", "dit"))
+    return Plan(named(backbone=model.backbone, reader=reader, dit=model.dit), losses_at, ("backbone", "dit"))

@@ -21,6 +21,7 @@ from .language import (
 from .questions import questions, unique_name
 from .scene import BACKGROUNDS, CELLS, COLOURS, MOST_OBJECTS, SHAPES, Object, Scene, is_heldout, make_object, make_scene
 
+POLITE = ("please {}", "{} please", "can you {}?", "now {}")
 EDIT_KINDS = ("recolour", "replace", "add", "remove", "move", "background")
 _SAID = Detail(size=True, colour=True, place=False, background=False)
 
@@ -78,7 +79,8 @@ def edit(
 ) -> tuple[str, Scene, str]:
     """Draw (instruction, new scene, kind); an impossible kind gives way to another one."""
     on_object = {"recolour": _recolour, "replace": _replace, "remove": _remove, "move": _move}
-    for _ in range(200):
+    for attempt in range(200):
+        kind = kind if attempt < 100 else None
         chosen = kind or pick(rng, EDIT_KINDS)
         if chosen == "background":
             instruction, after = _background(scene, rng)
@@ -95,7 +97,8 @@ def edit(
                 continue
             instruction, after = on_object[chosen](scene, o, name, rng)
         if allow_heldout or not is_heldout(after):
-            return instruction, after, chosen
+            polite = pick(rng, POLITE) if rng.random() < 0.2 else "{}"
+            return polite.format(instruction), after, chosen
     raise ValueError(f"no edit of kind {kind!r} fits the scene {scene}")
 
 

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .scene import BACKGROUNDS, COLOURS, POSITIONS, SHAPES, SIZES, Object, Scene, relation
+from .scene import BACKGROUNDS, CELLS, COLOURS, POSITIONS, SHAPES, SIZES, Object, Scene, relation
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIZE_WORDS = {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")}
+# Other words for the same thing, used now and then, so that a stranger's wording is understood.
+SHAPE_WORDS = {
+    "circle": ("disc", "dot", "ball"), "square": ("box", "block"), "triangle": ("pyramid",),
+    "star": ("five-pointed star",), "heart": ("love heart",), "cross": ("plus", "plus sign"),
+}  # fmt: skip
+COLOUR_WORDS = {
+    "red": ("scarlet",), "orange": ("bright orange",), "yellow": ("golden",), "green": ("emerald",),
+    "blue": ("azure",), "purple": ("violet",), "pink": ("rosy",), "brown": ("chestnut",),
+}  # fmt: skip
 RELATION_WORDS = {
     "left": ("to the left of", "left of", "on the left side of"),
     "right": ("to the right of", "right of", "on the right side of"),
@@ -24,8 +34,10 @@ RELATION_WORDS = {
 }
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 PLACE_WORDS = {
-    name: (f"in the {name}", f"in the {name} corner" if " " in name else f"at the {name}", f"at the {name}")
+    name: (f"in the {name}", f"in the {name} corner", f"at the {name}", f"in the {other}")
     for name in POSITIONS
+    if " " in name
+    for other in [name.replace("top", "upper").replace("bottom", "lower")]
 } | {
     "center": ("in the center", "in the middle", "at the center"),
     "left": ("on the left", "at the left", "on the left side"),
@@ -63,7 +75,7 @@ def with_article(phrase: str) -> str:
 
 
 def join(parts: list[str]) -> str:
-    """"a, b and c"."""
+    """ "a, b and c"."""
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
@@ -83,11 +95,14 @@ class Detail:
 
 
 def noun(o: Object, detail: Detail, rng=None, plural: bool = False) -> str:
-    """"large red star", with as much as `detail` tells; riddles are not used here."""
+    """ "large red star", with as much as `detail` tells; riddles are not used here."""
+    shape = pick(rng, SHAPE_WORDS[o.shape]) if chance(rng, 0.08) else o.shape
+    colour = pick(rng, COLOUR_WORDS[o.colour]) if chance(rng, 0.08) else o.colour
     words = [pick(rng, SIZE_WORDS[o.size])] if detail.size else []
-    words += [o.colour] if detail.colour else []
-    shape = o.shape if not plural else o.shape + ("es" if o.shape == "cross" else "s")
-    return " ".join([*words, shape])
+    shape += ("es" if shape[-1] in "sx" else "s") if plural else ""
+    if detail.colour and chance(rng, 0.06):
+        return " ".join([*words, shape, pick(rng, ("in", "colored", "that are" if plural else "that is")), colour])
+    return " ".join([*words, colour, shape] if detail.colour else [*words, shape])
 
 
 def place(o: Object, rng=None) -> str:
@@ -110,9 +125,7 @@ def describe(scene: Scene, detail: Detail, rng: np.random.Generator | None = Non
     objects = list(scene.objects)
     if rng is not None:
         rng.shuffle(objects)
-    parts = [
-        with_article(noun(o, detail, rng)) + (f" {place(o, rng)}" if detail.place else "") for o in objects
-    ]
+    parts = [with_article(noun(o, detail, rng)) + (f" {place(o, rng)}" if detail.place else "") for o in objects]
     return join(parts) + (ending(scene, rng) if detail.background else "")
 
 
@@ -131,16 +144,20 @@ def group(scene: Scene, detail: Detail, rng: np.random.Generator | None = None) 
 
 
 def relate(a: Object, b: Object, detail: Detail, rng: np.random.Generator | None = None) -> str | None:
-    """"a red circle to the left of a blue square", or None where no relation holds."""
+    """ "a red circle to the left of a blue square", or None where no relation holds."""
     kinds = sorted(relation(a, b))
     if not kinds:
         return None
     words = pick(rng, RELATION_WORDS[pick(rng, kinds)])
-    return f"{with_article(noun(a, detail, rng))} {words} {with_article(noun(b, detail, rng))}"
+    first, second = noun(a, detail, rng), noun(b, detail, rng)
+    if chance(rng, 0.15):
+        return f"{with_article(second)} with {with_article(first)} {words} it"
+    link = pick(rng, ("that is ", "standing ", "placed ")) if chance(rng, 0.15) else ""
+    return f"{with_article(first)} {link}{words} {'the ' + second if chance(rng, 0.2) else with_article(second)}"
 
 
 def riddle(o: Object, rng: np.random.Generator | None = None) -> str:
-    """"the shape with three corners in the color of grass"; at times only one of the two is a riddle."""
+    """ "the shape with three corners in the color of grass"; at times only one of the two is a riddle."""
     kind = 2 if rng is None else rng.integers(3)
     shape = with_article(o.shape) if kind == 0 else pick(rng, SHAPE_RIDDLES[o.shape])
     of = f"the {pick(rng, ('color', 'colour'))} of {pick(rng, COLOUR_RIDDLES[o.colour])}"
@@ -152,7 +169,7 @@ def short_caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
     detail = Detail.draw(rng) if rng is not None else Detail(size=False, place=False, background=False)
     bare = Detail(detail.size, detail.colour, False, False)
     tail = ending(scene, rng) if detail.background else ""
-    if len(scene.objects) == 1 and chance(rng, 0.12):
+    if len(scene.objects) == 1 and chance(rng, 0.2):
         return riddle(scene.objects[0], rng) + tail
     if len({o.shape for o in scene.objects}) < len(scene.objects) and chance(rng, 0.5):  # something to count
         is_one_colour = len({o.colour for o in scene.objects}) == 1
@@ -170,7 +187,9 @@ def short_caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
 DRAW_REQUESTS = (
     "draw {}", "please draw {}", "draw me {}", "paint {}", "make a picture of {}", "create an image of {}",
     "can you draw {}?", "i want to see {}", "a picture of {}", "{}", "show me {}", "generate {}", "an image of {}",
-    "put {} in a picture please",
+    "put {} in a picture please", "i would like to see {} please", "give me {}", "could you make {} for me?",
+    "render {}", "sketch {}", "a drawing of {}", "a picture with {}", "there is {}", "put {}", "{} please", "i need {}",
+    "let me see a picture that shows {}", "make {} please", "place {}",
 )  # fmt: skip
 CAPTION_REQUESTS = {
     "short": ("describe the picture briefly.", "write a short caption.", "what does the picture show?"),
@@ -185,18 +204,27 @@ def draw_request(caption: str, rng: np.random.Generator | None = None) -> str:
 
 _NUMBER = {"a": 1, "an": 1, **{word: k for k, word in enumerate(NUMBERS)}}
 _SIZE = {word: size for size, words in SIZE_WORDS.items() for word in words}
+_SHAPE = {word: shape for shape, words in SHAPE_WORDS.items() for word in (shape, *words)}
+_COLOUR = {word: colour for colour, words in COLOUR_WORDS.items() for word in (colour, *words)}
 _PLACE = {words: name for name, options in PLACE_WORDS.items() for words in options}
+
+
+def _any(words) -> str:
+    return "|".join(sorted(words, key=len, reverse=True))
+
+
 _PATTERN = re.compile(
-    rf"\b({'|'.join(_NUMBER)})(?: ({'|'.join(_SIZE)}))?(?: ({'|'.join(COLOURS)}))? ({'|'.join(SHAPES)})(?:e?s)?\b"
-    rf"(?: ({'|'.join(sorted(_PLACE, key=len, reverse=True))}))?"
+    rf"\b({_any(_NUMBER)})(?: ({_any(_SIZE)}))?(?: ({_any(_COLOUR)}))? ({_any(_SHAPE)})(?:e?s)?\b"
+    rf"(?: (?:in|colored|that is|that are) ({_any(_COLOUR)}))?(?: ({_any(_PLACE)}))?"
 )
 
 
 def described_objects(text: str) -> list[tuple[str | None, str | None, str, str | None]]:
     """Read a caption back: one (size, colour, shape, position) per object, None where nothing is said."""
     found = []
-    for number, size, colour, shape, where in _PATTERN.findall(text.lower()):
-        found += [(_SIZE.get(size), colour or None, shape, _PLACE.get(where))] * _NUMBER[number]
+    for number, size, before, shape, behind, where in _PATTERN.findall(text.lower()):
+        colour = _COLOUR.get(before or behind)
+        found += [(_SIZE.get(size), colour, _SHAPE[shape], _PLACE.get(where))] * _NUMBER[number]
     return found
 
 
@@ -206,7 +234,22 @@ def described_background(text: str) -> str | None:
     return match.group(1) if match else None
 
 
+CELL_WORDS = (*SHAPES, *COLOURS, *SIZES, *BACKGROUNDS)
+
+
+def cell_words(scenes: Sequence[Scene]) -> np.ndarray:
+    """Which of CELL_WORDS describe each cell: 0 or 1 (scenes, cells, words)."""
+    place = {word: k for k, word in enumerate(CELL_WORDS)}
+    found = np.zeros((len(scenes), CELLS, len(CELL_WORDS)), np.uint8)
+    for cells, scene in zip(found, scenes):
+        cells[:, place[scene.background]] = 1
+        for o in scene.objects:
+            cells[o.cell, [place[o.shape], place[o.colour], place[o.size]]] = 1
+    return found
+
+
 __all__ = [
-    "CAPTION_REQUESTS", "COLOUR_RIDDLES", "DRAW_REQUESTS", "NUMBERS", "SHAPE_RIDDLES", "SIZES", "Detail",
-    "describe", "described_background", "described_objects", "draw_request", "long_caption", "riddle", "short_caption",
+    "CAPTION_REQUESTS", "CELL_WORDS", "COLOUR_RIDDLES", "DRAW_REQUESTS", "NUMBERS", "SHAPE_RIDDLES", "SIZES", "Detail",
+    "cell_words", "describe", "described_background", "described_objects", "draw_request", "long_caption", "riddle",
+    "short_caption",
 ]  # fmt: skip

@@ -49,13 +49,16 @@ def _about_one(o: Object, scene: Scene, rng: np.random.Generator) -> list[Questi
         found.append((pick(rng, ("what shape is the {o} object?", "which shape is {o}?")), o.shape, "shape"))
     if name := unique_name(o, scene, rng):
         found.append((f"how big is the {name}?" if rng.random() < 0.5 else f"what size is the {name}?", o.size, "size"))
-        found.append((f"where is the {name}?", o.position, "position"))
+        ask = pick(
+            rng, ("where is the {}?", "where is the {}?", "in which place is the {}?", "where do you see the {}?")
+        )
+        found.append((ask.format(name), o.position, "position"))
     words = dict(c=pick(rng, ("color", "colour")), s=o.shape, o=o.colour)
     return [(question.format(**words), answer, kind) for question, answer, kind in found]
 
 
 def existence(scene: Scene, rng: np.random.Generator, answer: bool) -> Question | None:
-    """"is there a red circle?"; for "no", half of the time a trap that mixes two true facts."""
+    """ "is there a red circle?"; for "no", half of the time a trap that mixes two true facts."""
     o = scene.objects[rng.integers(len(scene.objects))]
     shape, colour = o.shape, o.colour
     if not answer:
@@ -77,7 +80,7 @@ def existence(scene: Scene, rng: np.random.Generator, answer: bool) -> Question 
         name = shape
     else:
         name = f"{colour} {shape}"
-    frame = pick(rng, ("is there {}?", "can you see {}?", "does the picture show {}?"))
+    frame = pick(rng, ("is there {}?", "can you see {}?", "does the picture show {}?", "do you see {}?"))
     return frame.format(with_article(name)), "yes" if answer else "no", "existence"
 
 
@@ -85,7 +88,8 @@ def _count(scene: Scene, rng: np.random.Generator) -> Question:
     kind = rng.integers(4)
     o = scene.objects[rng.integers(len(scene.objects))]
     if kind == 0:
-        return "how many objects are there?", NUMBERS[len(scene.objects)], "count"
+        ask = pick(rng, ("how many objects are there?", "how many shapes are there?", "how many things do you see?"))
+        return ask, NUMBERS[len(scene.objects)], "count"
     if kind == 1:
         colour = o.colour if rng.random() < 0.8 else pick(rng, COLOURS)
         return f"how many {colour} objects are there?", NUMBERS[sum(p.colour == colour for p in scene.objects)], "count"
@@ -115,11 +119,14 @@ def _comparison(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def _at(scene: Scene, rng: np.random.Generator) -> Question:
-    """"what is in the top left?" → "a large red circle" or "nothing"."""
+    """ "what is in the top left?" → "a large red circle" or "nothing"."""
     by_cell = {o.cell: o for o in scene.objects}
     cell = pick(rng, list(by_cell)) if rng.random() < 0.6 else int(rng.integers(9))
     answer = with_article(by_cell[cell].phrase()) if cell in by_cell else "nothing"
-    return f"what is at the {POSITIONS[cell]}?", answer, "place"
+    ask = pick(
+        rng, ("what is at the {}?", "what is at the {}?", "what do you see at the {}?", "which object is at the {}?")
+    )
+    return ask.format(POSITIONS[cell]), answer, "place"
 
 
 def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
