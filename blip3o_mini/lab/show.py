@@ -50,7 +50,7 @@ def figure_of(
     for index, (axes, image) in enumerate(zip(grid, images)):
         axes.imshow(np.asarray(image), interpolation="lanczos")
         if lines:
-            axes.set_title(lines[index], y=-0.04, va="top", fontsize=8, color=INK, family="DejaVu Sans")
+            axes.set_title(lines[index], y=-0.04, pad=0, va="top", fontsize=8, color=INK, family="DejaVu Sans")
     return figure
 
 
