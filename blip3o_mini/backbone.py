@@ -31,9 +31,8 @@ class Backbone(nn.Module):
                 rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
             )
         )  # fmt: skip
-        self.image_projector = nn.Sequential(
-            nn.Linear(feature_width, config.width), nn.GELU(), nn.Linear(config.width, config.width)
-        )
+        # linear: colour and shape stay apart on the way in, also in pairs that training never showed
+        self.image_projector = nn.Linear(feature_width, config.width)
         if config.image_positions:
             # a small model cannot count tokens well enough to tell in which cell of the picture it looks
             self.image_positions = nn.Parameter(0.2 * torch.randn(config.image_positions, config.width))

@@ -204,7 +204,7 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.0  # decay of the averaged weights; 0 keeps the last ones
     accumulate: int = 1  # batches per update
-    query_boost: float = 1.0  # the queries' learning rate, as a multiple of lr
+    query_lr: float = 1.0  # the queries' learning rate, as a multiple of lr
     drop: float = 0.1  # share of samples that lose their condition (generation)
     draws: int = 1  # noise levels tried on every prompt of a batch, which is read only once (generation)
 
@@ -214,9 +214,9 @@ RECIPES = {
     "toy": {
         "vision": Recipe(steps=1800, batch=128, lr=1.5e-3),
         "decoder": Recipe(steps=5000, batch=32, lr=1.5e-3, ema=0.998),
-        "understanding": Recipe(steps=4000, batch=64, lr=1.5e-3),
-        "generation": Recipe(steps=5000, batch=128, lr=1.5e-3, draws=3, query_boost=10, ema=0.998),
-        "instruct": Recipe(steps=800, batch=128, lr=8e-4, draws=3, query_boost=10, ema=0.995),
+        "understanding": Recipe(steps=3000, batch=64, lr=1.5e-3, weight_decay=0.1),
+        "generation": Recipe(steps=4000, batch=128, lr=1.5e-3, draws=3, query_lr=0.2, ema=0.998),
+        "instruct": Recipe(steps=600, batch=128, lr=8e-4, draws=3, query_lr=0.2, ema=0.995),
         "joint": Recipe(steps=3400, batch=128, lr=1e-3),
     },
     "tiny": {

@@ -40,6 +40,7 @@ class Drawings(NamedTuple):
     target: Tensor  # (B, Q, D)
     source: Tensor  # (B, Q, D)
     words: Tensor  # (B, Q, words), what will stand in each cell
+    judged: Tensor  # (B, 1, words), 0 for the words that the prompt leaves open
 
 
 def _pad_right(rows: list[list[int]], length: int | None = None) -> Tensor:
@@ -90,8 +91,8 @@ def _seen(scene: world.Scene, rng: np.random.Generator, most: int) -> list[dict]
     if rng.random() < 0.5:
         request = world.CAPTION_REQUESTS[style][rng.integers(3)]
         caption = world.long_caption(scene) if style == "long" else world.short_caption(scene)
-        asked.insert(int(rng.integers(len(asked) + 1)), (request, caption))
-    if rng.random() < 0.3:
+        asked.insert(0, (request, caption))  # first, or the longest would not fit
+    elif rng.random() < 0.5:
         asked.insert(0, world.label_question(scene, rng)[:2])
     turns = [turn for q, a in asked for turn in _ask(q, a)]
     picture = {"type": "image"}
@@ -155,6 +156,7 @@ class _Drawing(NamedTuple):
     """One prompt, the scene to draw (index in the pool, edited or not), and the features it starts from."""
 
     messages: list[dict]
+    caption: str | None  # None: the prompt and its picture leave nothing open
     i: int
     is_edited: bool = False
     source: Tensor | None = None
@@ -170,7 +172,10 @@ def _drawings(drawings: list[_Drawing], pool: Pool, chat: ChatTokens) -> Drawing
     source = torch.stack([none if d.source is None else d.source for d in drawings])
     pictures = [d.source for d in drawings if d.source is not None]
     features = torch.stack(pictures) if pictures else None
-    return Drawings(torch.from_numpy(ids), torch.from_numpy(mask), features, target, source, words.float())
+    everything = np.ones(len(world.CELL_WORDS), np.uint8)
+    told = np.stack([everything if d.caption is None else world.told_words(d.caption) for d in drawings])
+    ids, mask, judged = (torch.from_numpy(a) for a in (ids, mask, told[:, None]))
+    return Drawings(ids, mask, features, target, source, words.float(), judged.float())
 
 
 def drawing_batch(
@@ -181,14 +186,14 @@ def drawing_batch(
     for i in rng.integers(pool.size, size=size):
         i, kind = int(i), rng.random()
         if kind < edits:
-            drawings.append(_Drawing(edit_messages(pool.instructions[i]), i, True, pool.features[i]))
+            drawings.append(_Drawing(edit_messages(pool.instructions[i]), None, i, True, pool.features[i]))
             continue
         caption = (world.long_caption if rng.random() < 0.25 else world.short_caption)(pool.scenes[i], rng)
         messages, source = draw_messages(world.draw_request(caption, rng if rng.random() < 0.5 else None)), None
         if kind < edits + 0.05:  # a new drawing late in a conversation: the old picture must not show
             j = int(rng.integers(pool.size))
             messages, source = [*_seen(pool.scenes[j], rng, 1)[:2], *messages], pool.features[j]
-        drawings.append(_Drawing(messages, i, False, source))
+        drawings.append(_Drawing(messages, caption, i, False, source))
     return _drawings(drawings, pool, chat)
 
 
@@ -206,13 +211,14 @@ def instruct_batch(rng: np.random.Generator, pool: Pool, chat: ChatTokens, size:
     for i in rng.integers(min(clean, pool.size), size=size):
         i, kind = int(i), rng.random()
         fixed = np.random.default_rng([pool.seed, 2, i])  # one clean prompt per scene, always the same
-        request = world.draw_request(world.short_caption(pool.scenes[i], fixed))
+        caption = world.short_caption(pool.scenes[i], fixed)
+        request = world.draw_request(caption)
         if kind < 0.6:
-            drawings.append(_Drawing(draw_messages(request), i))
+            drawings.append(_Drawing(draw_messages(request), caption, i))
         elif kind < 0.85:
-            drawings.append(_Drawing(edit_messages(pool.instructions[i]), i, True, pool.features[i]))
+            drawings.append(_Drawing(edit_messages(pool.instructions[i]), None, i, True, pool.features[i]))
         else:  # a conversation: drawn a moment ago, now to be edited
             messages = [*draw_messages(request), {"role": "assistant", "content": [{"type": "image"}]}]
             messages += [{"role": "user", "content": pool.instructions[i]}]
-            drawings.append(_Drawing(messages, i, True, pool.features[i]))
+            drawings.append(_Drawing(messages, None, i, True, pool.features[i]))
     return _drawings(drawings, pool, chat)

@@ -35,7 +35,12 @@ def random_for(seed: int, stage: str, step: int) -> tuple[np.random.Generator, t
     """The random numbers of one step, the same whenever it is run."""
     key = [seed, *stage.encode(), step]
     rng = np.random.default_rng(key)
-    return rng, torch.Generator().manual_seed(int(rng.integers(2**62)))
+    return rng, torch_generator(rng)
+
+
+def torch_generator(rng: np.random.Generator) -> torch.Generator:
+    """A torch generator seeded by the next number of a numpy one."""
+    return torch.Generator().manual_seed(int(rng.integers(2**62)))
 
 
 class State:
@@ -43,14 +48,15 @@ class State:
 
     def __init__(self, parameters: dict[str, nn.Parameter], recipe: Recipe):
         self.parameters, self.recipe, self.step = parameters, recipe, 0
-        # Vectors put before a frozen network need larger steps than its weights would: they are all it can be told.
+        # The queries learn to read in the understanding stage. While the DiT is still random, its gradients say
+        # nothing, but Adam makes steps of full size out of them: small steps keep what the queries know.
         queries = [p for name, p in parameters.items() if name.endswith("queries")]
         matrices = [p for name, p in parameters.items() if p.ndim >= 2 and not name.endswith("queries")]
         vectors = [p for name, p in parameters.items() if p.ndim < 2]
         groups = [
-            {"params": matrices, "weight_decay": recipe.weight_decay, "boost": 1.0},
-            {"params": vectors, "weight_decay": 0.0, "boost": 1.0},
-            {"params": queries, "weight_decay": 0.0, "boost": recipe.query_boost},
+            {"params": matrices, "weight_decay": recipe.weight_decay, "share": 1.0},
+            {"params": vectors, "weight_decay": 0.0, "share": 1.0},
+            {"params": queries, "weight_decay": 0.0, "share": recipe.query_lr},
         ]
         groups = [group for group in groups if group["params"]]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
@@ -97,7 +103,7 @@ def train(state: State, losses_at: Callable[[int], Losses]) -> Iterator[dict]:
         step, start = state.step, time.perf_counter()
         lr = learning_rate(recipe, step)
         for group in state.optimizer.param_groups:
-            group["lr"] = lr * group["boost"]
+            group["lr"] = lr * group["share"]
         reported: dict[str, float] = {}
         for part in range(recipe.accumulate):
             losses = losses_at(step * recipe.accumulate + part)

@@ -19,17 +19,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .. import world
+from .. import flow, world
 from ..config import Recipe
 from ..data import Pool, batches
 from ..model import Blip3oMini
 from ..objectives import contrastive_loss, flow_loss, offset_loss, word_loss
 from ..vision import WordHead, to_tensor
-from .loop import Losses, random_for
+from .loop import Losses, random_for, torch_generator
 
 CONTRASTIVE_WEIGHT = 0.3
 READING_WEIGHT = 0.5
-HIDDEN_WORDS = 0.1  # share of the assistant's words that it cannot see while it goes on speaking
+FEATURE_NOISE = 0.3  # in units of the features' standard deviation
+HIDDEN_WORDS = 0.15  # share of the assistant's words that it cannot see while it goes on speaking
 SIGMA_SHIFT = 1.5  # what stands in which cell is decided above sigma 0.85: most samples must lie there
 CLEAN_SET = 8000  # scenes of the instruction set
 
@@ -122,20 +123,29 @@ def understanding_loss(model: Blip3oMini, pool: Pool, rng, size: int) -> Tensor:
     batch = batches.conversation_batch(rng, pool, model.chat_tokens, size)
     is_hidden = torch.from_numpy(rng.random(batch.ids.shape) < HIDDEN_WORDS) & batch.said.bool()
     shown = batch.ids.masked_fill(is_hidden, model.chat_tokens.pad)
+    batch = batch._replace(features=blurred(batch.features, rng))
     shown, ids, mask, said, features = to_device(model, shown, *batch)
     is_said = said[:, 1:].bool()
     before = model.backbone.hidden_states(shown, mask, features)[:, :-1][is_said]  # (spoken, H)
     return F.cross_entropy(model.backbone.logits(before), ids[:, 1:][is_said])
 
 
+def blurred(features: Tensor | None, rng) -> Tensor | None:
+    """Features with a little noise: what the backbone makes of them must not hang on their last digit."""
+    return None if features is None else features + FEATURE_NOISE * flow.sample_noise(features, torch_generator(rng))
+
+
 def reading_loss(model: Blip3oMini, reader: nn.Linear, pool: Pool, rng, size: int) -> Tensor:
     """What will stand in each cell? `reader` tells it from the condition, before anything is drawn.
 
     A pretrained language model comes to the generation stage knowing how to look things up in a prompt.
-    Ours learns it here; `reader` is dropped afterwards.
+    Ours learns it here; `reader` is dropped afterwards. It is asked only for what the prompt decides: guessing
+    the colour of "a circle" would teach which colours circles never had.
     """
     batch = batches.drawing_batch(rng, pool, model.chat_tokens, size, edits=0.3)
-    return word_loss(reader(conditions(model, batch)), batch.words.to(model.device))
+    batch = batch._replace(features=blurred(batch.features, rng))
+    words, judged = to_device(model, batch.words, batch.judged)
+    return word_loss(reader(conditions(model, batch)), words, judged)
 
 
 def conditions(model: Blip3oMini, batch: batches.Drawings) -> Tensor:

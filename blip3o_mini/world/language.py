@@ -209,6 +209,19 @@ _COLOUR = {word: colour for colour, words in COLOUR_WORDS.items() for word in (c
 _PLACE = {words: name for name, options in PLACE_WORDS.items() for words in options}
 
 
+def told_words(caption: str) -> np.ndarray:
+    """Which of CELL_WORDS a caption decides, 0 or 1 (words,): no colours when it names none, and so on."""
+    text = caption.lower()
+
+    def names(words) -> bool:
+        return re.search(rf"\b({_any(words)})\b", text) is not None
+
+    has_colour = names((*_COLOUR, "color of", "colour of"))
+    decided = (True, has_colour, names(_SIZE), "background" in text)
+    kinds = (SHAPES, COLOURS, SIZES, BACKGROUNDS)
+    return np.concatenate([np.full(len(kind), is_told, np.uint8) for kind, is_told in zip(kinds, decided)])
+
+
 def _any(words) -> str:
     return "|".join(sorted(words, key=len, reverse=True))
 
@@ -251,5 +264,5 @@ def cell_words(scenes: Sequence[Scene]) -> np.ndarray:
 __all__ = [
     "CAPTION_REQUESTS", "CELL_WORDS", "COLOUR_RIDDLES", "DRAW_REQUESTS", "NUMBERS", "SHAPE_RIDDLES", "SIZES", "Detail",
     "cell_words", "describe", "described_background", "described_objects", "draw_request", "long_caption", "riddle",
-    "short_caption",
+    "short_caption", "told_words",
 ]  # fmt: skip

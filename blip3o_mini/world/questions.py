@@ -23,7 +23,7 @@ from .language import (
     pick,
     with_article,
 )
-from .scene import COLOURS, HELDOUT_PAIRS, POSITIONS, SHAPES, Object, Scene, is_heldout, relation
+from .scene import COLOURS, HELDOUT_PAIRS, POSITIONS, SHAPES, Object, Scene, is_heldout, make_object, relation
 
 Question = tuple[str, str, str]
 CORNERS = {"circle": 0, "square": 4, "triangle": 3}
@@ -58,28 +58,33 @@ def _about_one(o: Object, scene: Scene, rng: np.random.Generator) -> list[Questi
 
 
 def existence(scene: Scene, rng: np.random.Generator, answer: bool) -> Question | None:
-    """ "is there a red circle?"; for "no", half of the time a trap that mixes two true facts."""
-    o = scene.objects[rng.integers(len(scene.objects))]
-    shape, colour = o.shape, o.colour
-    if not answer:
-        if rng.random() < 0.5 and len(scene.objects) > 1:
-            colour = scene.objects[rng.integers(len(scene.objects))].colour
-        elif rng.random() < 0.5:
-            colour = pick(rng, COLOURS)
-        else:
-            shape = pick(rng, SHAPES)
-        if any((p.shape, p.colour) == (shape, colour) for p in scene.objects):
-            return None
+    """"is there a red circle?"; for "no", most often a trap that gives one object what another one has.
+
+    Asks for a shape, or for two or three of size, colour and shape; None where no such question comes to hand.
+    """
+    tries = (_existence(scene, rng, answer) for _ in range(12))
+    return next((question for question in tries if question), None)
+
+
+def _existence(scene: Scene, rng: np.random.Generator, answer: bool) -> Question | None:
+    o = pick(rng, scene.objects)
+    size, colour, shape = o.size, o.colour, o.shape
+    if not answer:  # change one of the three
+        other = pick(rng, scene.objects) if rng.random() < 0.5 else make_object(rng, 0)
+        kind = rng.integers(5)
+        size, colour, shape = (
+            (other.size, colour, shape) if kind == 0 else (size, other.colour, shape) if kind < 3
+            else (size, colour, other.shape)
+        )  # fmt: skip
         # Naming a held-out pair only ever to deny it would teach "no" for it.
         if (shape, colour) in HELDOUT_PAIRS and not is_heldout(scene):
             return None
-    if rng.random() < 0.3:  # about the shape alone
-        shape = o.shape if answer else pick(rng, SHAPES)
-        if answer != any(p.shape == shape for p in scene.objects):
-            return None
-        name = shape
-    else:
-        name = f"{colour} {shape}"
+    asked = [("shape",), ("colour", "shape"), ("size", "shape"), ("size", "colour"), ("size", "colour", "shape")]
+    asked = asked[rng.choice(5, p=(0.2, 0.4, 0.1, 0.1, 0.2))]
+    told = {"size": size, "colour": colour, "shape": shape}
+    if answer != any(all(getattr(p, name) == told[name] for name in asked) for p in scene.objects):
+        return None
+    name = " ".join(told[name] for name in asked) + ("" if "shape" in asked else " object")
     frame = pick(rng, ("is there {}?", "can you see {}?", "does the picture show {}?", "do you see {}?"))
     return frame.format(with_article(name)), "yes" if answer else "no", "existence"
 
@@ -135,7 +140,8 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
     for o in scene.objects:
         found += _about_one(o, scene, rng)
     found += [existence(scene, rng, answer=True), existence(scene, rng, answer=False)]
-    found += [_count(scene, rng), _count(scene, rng), _comparison(scene, rng), _at(scene, rng), _at(scene, rng)]
+    found += [_count(scene, rng), _count(scene, rng), _at(scene, rng), _at(scene, rng)]
+    found += [_comparison(scene, rng) for _ in range(3)]
     ask = pick(rng, ("what {} is the background?", "which {} does the background have?"))
     found.append((ask.format(pick(rng, ("color", "colour"))), scene.background, "background"))
     kept = [q for q in found if q]
