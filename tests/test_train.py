@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from blip3o_mini import checkpoint
 from blip3o_mini.config import RECIPES, STAGES
@@ -33,6 +34,11 @@ def test_every_stage_runs_and_is_logged_once(trained):
     for stage in STAGES:
         assert [json.loads(line)["step"] for line in lines[stage]] == list(range(4))
         assert (trained / "state" / f"{stage}.json").exists()
+    for part in ("backbone", "dit"):  # the last stage's weights are the checkpoint's, those before it are kept
+        folders = (trained, trained / "stages" / "instruct", trained / "stages" / "generation")
+        final, last, before = (load_file(folder / f"{part}.safetensors") for folder in folders)
+        assert all(torch.equal(final[name], last[name]) for name in final)
+        assert not all(torch.equal(final[name], before[name]) for name in final)
 
 
 def test_finished_stages_are_skipped_and_other_settings_refused(trained):

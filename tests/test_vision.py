@@ -36,7 +36,8 @@ def test_whitened_features_have_identity_covariance(tiny_model):
     features = ((tokens - vision.feature_mean) @ vision.whitening).flatten(0, 1).double()
     # The tower stores mean and projection in float32: looser than our own maths.
     torch.testing.assert_close(features.mean(0), torch.zeros_like(features[0]), rtol=0, atol=1e-3)
-    torch.testing.assert_close(torch.cov(features.T), torch.eye(features.shape[1], dtype=torch.float64), rtol=0, atol=1e-2)
+    identity = torch.eye(features.shape[1], dtype=torch.float64)
+    torch.testing.assert_close(torch.cov(features.T), identity, rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("size", [(72, 72), (73, 72), (1, 500), (500, 3), (200, 101), (5, 5)])

@@ -1,9 +1,10 @@
 """Run the stages one after the other into a folder: vision → decoder → understanding → generation → instruct.
 
 What one stage has learned is frozen before the next begins (the paper's sequential training). The folder is
-a checkpoint at any moment; `state/` holds what is needed to continue, `logs/STAGE.jsonl` a line per step. Run the
-same command again after any interruption and it goes on where it stopped. Stages that do not need each other's
-weights (decoder and understanding) may run side by side, in two processes on the same folder.
+a checkpoint at any moment; `stages/STAGE` keeps what each stage made, `state/` what is needed to continue, and
+`logs/STAGE.jsonl` a line per step. Run the same command again after any interruption and it goes on where it
+stopped. Stages that do not need each other's weights (decoder and understanding) may run side by side, in two
+processes on the same folder.
 """
 
 from __future__ import annotations
@@ -130,7 +131,10 @@ def run_stage(
     state.finish()
     model.eval()
     made.finish()
+    kept = out / "stages" / stage  # what this stage alone made of its parts: a later one may train them on
+    kept.mkdir(parents=True, exist_ok=True)
     for part in made.parts:
+        checkpoint.save_part(getattr(model, part), kept, part)
         checkpoint.save_part(getattr(model, part), out, part)
     seconds = round(stage_seconds(log_path), 1)
     done = _settings(recipe, seed) | {"seconds": seconds, "threads": torch.get_num_threads()}
