@@ -22,7 +22,8 @@ ASKS = {
     "caption": "long captions, every object right", "classify": "naming the object",
     "hallucination": "questions about absent objects", "edit": "the edit is there and the rest is untouched",
     "text": "questions without a picture", "reconstruct": "features of a real picture → decoder",
-    "diversity": "different pictures for one prompt",
+    "diversity": "different pictures for one prompt", "own_prompts": "pictures of prompts in strangers' words",
+    "own_questions": "questions in strangers' words",
 }  # fmt: skip
 
 

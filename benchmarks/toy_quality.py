@@ -1,7 +1,8 @@
 """Every score of a checkpoint, as committed: `python benchmarks/toy_quality.py` (about 5 minutes on 2 cores).
 
-Writes benchmarks/toy_quality.json: the suites of `blip3o-mini evaluate --suite all`, how the checkpoint was
-trained (its own training.json), and the machine. README's table is made from it by benchmarks/tables.py.
+Writes benchmarks/toy_quality.json: the suites of `blip3o-mini evaluate --suite all,own_prompts,own_questions`,
+how the checkpoint was trained (its own training.json), and the machine. README's table is made from it by
+benchmarks/tables.py.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def main() -> None:
 
     from blip3o_mini import Blip3oMini
     from blip3o_mini.checkpoint import find
-    from blip3o_mini.evaluate import evaluate, format_scores, write_json
+    from blip3o_mini.evaluate import SUITES, evaluate, format_scores, write_json
 
     model = Blip3oMini.from_pretrained(args.checkpoint)
-    scores = evaluate(model, seed=args.seed, progress=True)
+    scores = evaluate(model, (*SUITES, "own_prompts", "own_questions"), seed=args.seed, progress=True)
     print(format_scores(scores))
     training = json.loads((find(args.checkpoint) / "training.json").read_text())
     told = {"checkpoint": args.checkpoint, "seed": args.seed, "machine": machine() | {"torch": torch.__version__}}

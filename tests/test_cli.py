@@ -230,10 +230,11 @@ def fake_module(monkeypatch, name, **members):
 
 
 def test_evaluate_writes_json(stand, capsys, monkeypatch):
-    scores = {"checkpoint": "toy", "suites": {"vqa": {"heldout": {"mean": 0.5}}}}
+    scores, asked = {"checkpoint": "toy", "suites": {"vqa": {"heldout": {"mean": 0.5}}}}, []
     members = {
-        "SUITES": {"vqa": 1, "text": 2},
-        "evaluate": lambda *a, **k: scores,
+        "SUITES": ("vqa", "text"),
+        "MORE_SUITES": ("probes",),
+        "evaluate": lambda model, suites, **k: asked.append(suites) or scores,
         "format_scores": lambda s: "table",
     }
     fake_module(monkeypatch, "evaluate", **members)
@@ -243,6 +244,8 @@ def test_evaluate_writes_json(stand, capsys, monkeypatch):
     assert code == 0 and out == "table\n"
     assert json.loads((stand / "new" / "s.json").read_text()) == scores
     assert run(capsys, "evaluate", "--json", "new")[0] == 2
+    assert run(capsys, "evaluate", "--suite", "all")[0] == run(capsys, "evaluate", "--suite", "probes,all")[0] == 0
+    assert asked == [["vqa"], ["vqa", "text"], ["probes", "vqa", "text"]]  # all: without the diagnosis
 
 
 def test_parity_exits_1_on_a_miss(stand, capsys, monkeypatch):

@@ -1,7 +1,8 @@
-"""How good is a model? Eleven suites, each with n, a 95 % interval and a baseline, seen and held-out apart.
+"""How good is a model? Suites with n, a 95 % interval and a baseline, seen and held-out apart.
 
 A held-out prompt (or scene) asserts a combination that training never shows, a seen one asserts none. The
-same seed asks the same questions and starts from the same noise. Lesson 10.
+same seed asks the same questions and starts from the same noise. `SUITES` are those that a checkpoint is
+accepted by; `MORE_SUITES` ask in strangers' words. Lesson 10.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import pictured, prompted, worded
+from . import own_words, pictured, prompted, worded
 from .geneval import score_results, write_results
 from .report import format_scores, write_json
 
 # Every suite and how many prompts it asks on each split.
-_SUITES = {
+_ACCEPTANCE = {
     "geneval": (prompted.run_geneval, 300),
     "dense": (prompted.run_dense, 100),
     "knowledge": (prompted.run_knowledge, 150),
@@ -31,7 +32,12 @@ _SUITES = {
     "reconstruct": (pictured.run_reconstruct, 200),
     "diversity": (prompted.run_diversity, 16),
 }
-SUITES = tuple(_SUITES)
+_MORE = {
+    "own_prompts": (own_words.run_own_prompts, own_words.MOST),
+    "own_questions": (own_words.run_own_questions, own_words.MOST),
+}
+_SUITES = _ACCEPTANCE | _MORE
+SUITES, MORE_SUITES = tuple(_ACCEPTANCE), tuple(_MORE)
 SPLITS = ("heldout", "seen")
 
 
@@ -41,11 +47,12 @@ def evaluate(
     """Score a model: {"checkpoint", "suites": {suite: {"heldout" | "seen": {"mean", "low", "high", "n", …}}}}.
 
     `samples` is the number of prompts per suite and split (default: each suite's own); geneval, vqa and edit
-    spread them over their categories. Raises ValueError on unknown suites or samples below 1.
+    spread them over their categories; the own_ suites hold no more than were written.
+    Raises ValueError on unknown suites or samples below 1.
     """
     for name in suites:
         if name not in _SUITES:
-            raise ValueError(f"there is no suite {name!r}; choose from {', '.join(SUITES)}")
+            raise ValueError(f"there is no suite {name!r}; choose from {', '.join(_SUITES)}")
     if samples is not None and samples < 1:
         raise ValueError(f"samples is {samples}; expected 1 or more")
     scores = {name: {split: _run(model, name, split, samples, seed, progress) for split in SPLITS} for name in suites}
@@ -70,4 +77,6 @@ def _name(model) -> str:
     return Path(folder).name if folder else getattr(getattr(model, "config", None), "name", type(model).__name__)
 
 
-__all__ = ["SPLITS", "SUITES", "evaluate", "format_scores", "score_results", "write_json", "write_results"]
+__all__ = [
+    "MORE_SUITES", "SPLITS", "SUITES", "evaluate", "format_scores", "score_results", "write_json", "write_results",
+]  # fmt: skip

@@ -4,6 +4,7 @@ A prompt's metadata has the fields of the public benchmark:
 
     {"tag", "include": [{"class", "count", "color"?, "position"?: ["left of", 0]}], "exclude"?: [...], "prompt"}
 
+and may tell two things that the public ones do not, "size" and "places" of what is included, and "background".
 A picture passes if every asserted fact holds. Seen prompts assert no held-out combination and held-out ones
 assert at least one; that needs a colour, so held-out single- and two-object prompts name one. Lesson 10.
 """
@@ -19,7 +20,16 @@ from PIL import Image
 
 from ..world.language import NUMBERS, RELATION_WORDS, pick, with_article
 from ..world.parse import Reading, read
-from ..world.scene import COLOURS, HELDOUT_COUNTS, HELDOUT_PAIRS, HELDOUT_RELATIONS, MOST_OBJECTS, SHAPES, relation
+from ..world.scene import (
+    COLOURS,
+    HELDOUT_COUNTS,
+    HELDOUT_PAIRS,
+    HELDOUT_RELATIONS,
+    MOST_OBJECTS,
+    SHAPES,
+    Object,
+    relation,
+)
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 RELATIONS = {"left of": "left", "right of": "right", "above": "above", "below": "below"}
@@ -104,12 +114,17 @@ def failures(metadata: dict, reading: Reading) -> list[str]:
     for wanted in metadata["include"]:
         shape, colour, count = wanted["class"], wanted.get("color"), wanted["count"]
         same = [o for o in reading.objects if o.shape == shape]
-        fitting.append([o for o in same if colour in (None, o.colour)])
+        coloured = [o for o in same if colour in (None, o.colour)]
+        fitting.append([o for o in coloured if _fits(wanted, o)])
         if len(same) < count:
             found.append(f"expected {shape}>={count}, found {len(same)}")
-        elif len(fitting[-1]) < count:
+        elif len(coloured) < count:
             colours = ", ".join(o.colour for o in same)
             found.append(f"expected {colour} {shape}>={count}, found {colours}")
+        elif len(fitting[-1]) < count:
+            others = ", ".join(f"{o.size} {o.position}" for o in coloured)
+            places = " or ".join(wanted.get("places", ()))
+            found.append(f"expected {wanted.get('size', '')} {shape} {places}>={count}, found {others}")
         if "position" in wanted and not found:
             name, target = wanted["position"]
             if not any(RELATIONS[name] in relation(a, b) for a in fitting[-1] for b in fitting[target]):
@@ -120,7 +135,14 @@ def failures(metadata: dict, reading: Reading) -> list[str]:
             found.append(f"expected {unwanted['class']}<{unwanted['count']}, found {number}")
         elif reading.unreadable:  # it may be one more
             found.append(f"{reading.unreadable} patches cannot be read, so nothing is counted")
+    if metadata.get("background", reading.background) != reading.background:
+        found.append(f"expected a {metadata['background']} background, found {reading.background}")
     return found
+
+
+def _fits(wanted: dict, o: Object) -> bool:
+    """True when an object has the size, and stands in one of the places, that a prompt asks for."""
+    return wanted.get("size", o.size) == o.size and o.position in wanted.get("places", (o.position,))
 
 
 def write_results(folder: str | Path, metadata: Iterable[dict], images: Iterable[Sequence[Image.Image]]) -> None:

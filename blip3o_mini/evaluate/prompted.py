@@ -26,15 +26,15 @@ DENSE = {1: Detail(), 2: Detail(), 3: Detail(size=False), 4: Detail(size=False, 
 def run_geneval(model, n: int, rng: np.random.Generator, is_heldout: bool, seed: int, tick: Tick) -> Marks:
     """GenEval: the mean of six categories of prompts, each passed or not."""
     asked = geneval.prompts(n, rng, is_heldout=is_heldout)
-    return _judge(model, asked, rng, seed, tick, is_mean_of_categories=True)
+    return judge_prompts(model, asked, rng, seed, tick, is_mean_of_categories=True)
 
 
 def run_knowledge(model, n: int, rng: np.random.Generator, is_heldout: bool, seed: int, tick: Tick) -> Marks:
     """Prompts that name things indirectly, as WISE does."""
-    return _judge(model, knowledge_prompts(n, rng, is_heldout=is_heldout), rng, seed, tick)
+    return judge_prompts(model, knowledge_prompts(n, rng, is_heldout=is_heldout), rng, seed, tick)
 
 
-def _judge(model, asked: list[dict], rng, seed: int, tick: Tick, **options) -> Marks:
+def judge_prompts(model, asked: list[dict], rng, seed: int, tick: Tick, **options) -> Marks:
     """Draw what metadata ask for; a picture passes when no asserted fact fails."""
     drawn = [read(image) for image in draw(model, [facts["prompt"] for facts in asked], seed, tick)]
     tags = [facts["tag"] for facts in asked]

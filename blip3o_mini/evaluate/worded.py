@@ -31,6 +31,7 @@ class Question(NamedTuple):
     text: str
     answer: str
     kind: str
+    others: tuple[str, ...] = ()  # more answers that are right
 
 
 def normal(text: str) -> str:
@@ -46,13 +47,14 @@ def common_answers(asked: Sequence[Question]) -> float:
     return sum(max(answers.values()) for answers in counts.values()) / len(asked)
 
 
-def _ask(model, asked: Sequence[Question], tick: Tick) -> dict[str, list[float]]:
+def ask(model, asked: Sequence[Question], tick: Tick) -> dict[str, list[float]]:
     """Let the model answer; right or wrong, by kind."""
     right: list[bool] = []
     for some in batches(asked):
         images = [None if q.scene is None else pictures_of([q.scene])[0] for q in some]
         answers = model.answer_batch(images, [q.text for q in some])
-        right += [normal(answer) == normal(q.answer) for answer, q in zip(answers, some, strict=True)]
+        accepted = [{normal(right) for right in (q.answer, *q.others)} for q in some]
+        right += [normal(answer) in expected for answer, expected in zip(answers, accepted, strict=True)]
         tick(len(some))
     return by_category([q.kind for q in asked], right)
 
@@ -72,7 +74,7 @@ def vqa_questions(n: int, rng: np.random.Generator, *, is_heldout: bool) -> list
 def run_vqa(model, n: int, rng: np.random.Generator, is_heldout: bool, seed: int, tick: Tick) -> Marks:
     """Questions on pictures, each kind as often."""
     asked = vqa_questions(n, rng, is_heldout=is_heldout)
-    return Marks(_ask(model, asked, tick), common_answers(vqa_questions(MANY, rng, is_heldout=is_heldout)))
+    return Marks(ask(model, asked, tick), common_answers(vqa_questions(MANY, rng, is_heldout=is_heldout)))
 
 
 def hallucination_questions(n: int, rng: np.random.Generator, *, is_heldout: bool) -> list[Question]:
@@ -88,7 +90,7 @@ def hallucination_questions(n: int, rng: np.random.Generator, *, is_heldout: boo
 
 def run_hallucination(model, n: int, rng: np.random.Generator, is_heldout: bool, seed: int, tick: Tick) -> Marks:
     """Is it there? as in POPE. Baseline: always yes, or always no."""
-    return Marks(_ask(model, hallucination_questions(n, rng, is_heldout=is_heldout), tick), 0.5)
+    return Marks(ask(model, hallucination_questions(n, rng, is_heldout=is_heldout), tick), 0.5)
 
 
 def text_questions(n: int, rng: np.random.Generator, *, is_heldout: bool) -> list[Question]:
@@ -111,7 +113,7 @@ def text_questions(n: int, rng: np.random.Generator, *, is_heldout: bool) -> lis
 def run_text(model, n: int, rng: np.random.Generator, is_heldout: bool, seed: int, tick: Tick) -> Marks:
     """Text-only questions."""
     asked = text_questions(n, rng, is_heldout=is_heldout)
-    return Marks(_ask(model, asked, tick), common_answers(text_questions(MANY, rng, is_heldout=is_heldout)))
+    return Marks(ask(model, asked, tick), common_answers(text_questions(MANY, rng, is_heldout=is_heldout)))
 
 
 def is_caption_of(text: str, scene: Scene) -> bool:
