@@ -28,7 +28,9 @@ baseline. "all" stands for the suites that a checkpoint is accepted by:
 
   geneval, dense, knowledge, vqa, caption, classify, hallucination, edit, text, reconstruct, diversity
 
-Two more are asked for by name: own_prompts and own_questions, which strangers worded.
+Three more are asked for by name: own_prompts and own_questions, which strangers worded, and
+probes, a diagnosis of what each part knows (features, decoder, condition, dit, whole), for
+finding the part that fails.
 
 Writes: the table on stdout and, with --json, FILE."""
 
@@ -78,7 +80,7 @@ def _add_evaluate(commands) -> None:
         examples="""
         blip3o-mini evaluate --suite geneval,vqa --samples 50
         blip3o-mini evaluate --suite all --json out/scores.json
-        blip3o-mini evaluate --suite own_prompts,own_questions
+        blip3o-mini evaluate --suite probes --checkpoint runs/toy
         """,
     )  # fmt: skip
     parser.add_argument(

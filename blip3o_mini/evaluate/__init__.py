@@ -2,7 +2,7 @@
 
 A held-out prompt (or scene) asserts a combination that training never shows, a seen one asserts none. The
 same seed asks the same questions and starts from the same noise. `SUITES` are those that a checkpoint is
-accepted by; `MORE_SUITES` ask in strangers' words. Lesson 10.
+accepted by; `MORE_SUITES` ask in strangers' words, and tell which part of the model knows what. Lesson 10.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import own_words, pictured, prompted, worded
+from . import own_words, parts, pictured, prompted, worded
 from .geneval import score_results, write_results
 from .report import format_scores, write_json
 
@@ -35,6 +35,7 @@ _ACCEPTANCE = {
 _MORE = {
     "own_prompts": (own_words.run_own_prompts, own_words.MOST),
     "own_questions": (own_words.run_own_questions, own_words.MOST),
+    "probes": (parts.run_probes, 200),
 }
 _SUITES = _ACCEPTANCE | _MORE
 SUITES, MORE_SUITES = tuple(_ACCEPTANCE), tuple(_MORE)

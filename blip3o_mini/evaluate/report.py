@@ -9,18 +9,23 @@ from pathlib import Path
 
 def format_scores(results: dict, *, has_categories: bool = True) -> str:
     """A table: every suite on prompts never seen in training and on seen ones, with 95 % intervals."""
-    lines = [f"{'':20}{'held-out':<22}{'seen':<22}{'baseline':>8}{'n':>6}"]
-    for name, splits in results["suites"].items():
+    suites = {name: (splits, _categories(splits)) for name, splits in results["suites"].items()}
+    wide = max([20, *(4 + len(category) for _, names in suites.values() for category in names)])
+    lines = [f"{'':{wide}}{'held-out':<22}{'seen':<22}{'baseline':>8}{'n':>6}"]
+    for name, (splits, names) in suites.items():
         first = next(iter(splits.values()))
-        lines.append(f"{name:<20}{_row(splits)}{first['baseline']:>8.2f}{first['n']:>6}")
-        names = list(dict.fromkeys(c for split in splits.values() for c in split["categories"]))
+        lines.append(f"{name:<{wide}}{_row(splits)}{first['baseline']:>8.2f}{first['n']:>6}")
         if has_categories and len(names) > 1:
             for category in names:
                 parts = {key: split["categories"].get(category) for key, split in splits.items()}
                 n = next(part["n"] for part in parts.values() if part)
-                lines.append(f"  {category:<18}{_row(parts)}{'':>8}{n:>6}".rstrip())
+                lines.append(f"  {category:<{wide - 2}}{_row(parts)}{'':>8}{n:>6}".rstrip())
     lines.append("in brackets: 95 % intervals; baseline: the most common answer, or chance; n: held-out prompts")
     return "\n".join(lines)
+
+
+def _categories(splits: dict[str, dict]) -> list[str]:
+    return list(dict.fromkeys(category for split in splits.values() for category in split["categories"]))
 
 
 def _row(parts: dict[str, dict | None]) -> str:

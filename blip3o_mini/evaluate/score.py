@@ -63,10 +63,10 @@ def bootstrap(scores: Sequence[float]) -> tuple[float, float]:
 
 
 def interval(scores: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high) of scores between 0 and 1."""
+    """(mean, low, high) of scores, most of them between 0 and 1 (a share of variance may lie below)."""
     mean = float(np.mean(scores))
     # Scores that are all the same tell nothing to a bootstrap; Wilson's interval is on the safe side there.
-    is_plain = set(scores) <= {0.0, 1.0} or len(set(scores)) == 1
+    is_plain = set(scores) <= {0.0, 1.0} or (len(set(scores)) == 1 and 0 <= mean <= 1)
     return mean, *(wilson(mean, len(scores)) if is_plain else bootstrap(scores))
 
 
