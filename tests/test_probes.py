@@ -122,5 +122,8 @@ def test_a_real_model_is_probed(tiny_model, monkeypatch):
     assert max(map(len, table)) <= 100 and any(line.startswith("  condition: 4 objects  ") for line in table)
 
 
-def test_the_diagnosis_is_no_acceptance():
+def test_the_diagnosis_is_no_acceptance_and_the_help_names_every_suite():
+    from blip3o_mini.cli.learning import EVALUATE
+
     assert "probes" in ev.MORE_SUITES and not set(ev.SUITES) & set(ev.MORE_SUITES)
+    assert not [name for name in (*ev.SUITES, *ev.MORE_SUITES) if name not in EVALUATE]
