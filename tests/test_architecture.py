@@ -56,7 +56,7 @@ HEAVY = {
     "matplotlib",
 }
 WITHOUT_TORCH = {"config", "world", "cost", "imagefile", "doctor", "cli"}  # cli: at import; its commands may
-PRINTS = ("cli/", "lab/")
+PRINTS = ("cli/", "lab/", "checks/")
 
 LONGEST_FILE, LONGEST_FUNCTION, LONGEST_DOCSTRING = 330, 70, 16
 BANNED_MODULES = re.compile(r"^(utils?|helpers?|common|misc|base|manager|.*_v\d+)$")

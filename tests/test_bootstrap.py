@@ -251,7 +251,10 @@ def test_ctrl_c_is_for_the_command_to_answer(ready):
         "except KeyboardInterrupt:\n    print('saved'); sys.exit(3)\n"
     )
     command = [sys.executable, str(ready / "bootstrap.py"), "lab"]
-    child = subprocess.Popen(command, cwd=ready, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    child = subprocess.Popen(
+        command, cwd=ready, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )  # fmt: skip
     assert child.stdout.readline() == "up\n"
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to both
     assert child.communicate(timeout=20)[0] == "saved\n" and child.returncode == 3

@@ -77,8 +77,8 @@ def qwen_head(config: BackboneConfig) -> Cost:
 
 
 def projector(config: BackboneConfig, feature_width: int, rows: int) -> Cost:
-    """Small models: features → embeddings."""
-    return linear(feature_width, config.width, rows) + linear(config.width, config.width, rows)
+    """Small models: features → embeddings, and a learned place for each."""
+    return linear(feature_width, config.width, rows) + weights(config.image_positions * config.width)
 
 
 def visual(config: BackboneConfig, image_size: int) -> Cost:
