@@ -152,6 +152,14 @@ def test_the_core_knows_no_notebooks_and_no_command_line():
     ]
 
 
+def test_only_the_command_line_and_notebooks_know_the_checks():
+    assert not [
+        f"{ids(path)} imports checks"
+        for path in files()
+        if module_of(path) not in ("checks", "cli") and "checks" in own_imports(path)
+    ]
+
+
 # ------------------------------------------------------------------ libraries
 
 
