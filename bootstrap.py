@@ -10,6 +10,7 @@ Installs what requirements.lock pins; when that is there already, it goes straig
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -68,13 +69,10 @@ def install():
 
 def run(command, **options):
     """Run the real thing and return its exit code; Ctrl-C is for it to answer (JupyterLab asks back)."""
-    child = subprocess.Popen([str(word) for word in command], **options)
-    while True:
-        try:
-            code = child.wait()
-            return 128 - code if code < 0 else code  # ended by a signal: what shells say
-        except KeyboardInterrupt:
-            pass
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: None)  # ours alone: the command starts with the system's default
+    code = subprocess.Popen([str(word) for word in command], **options).wait()
+    return 128 - code if code < 0 else code  # ended by a signal: what shells say
 
 
 def main(words):

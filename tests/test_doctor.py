@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -39,11 +38,9 @@ def test_this_environment_is_in_order():
     assert not wrong, doctor.format_report(wrong)
 
 
-def test_it_is_fast_and_imports_nothing_large():
+def test_it_imports_nothing_large():
     code = "from blip3o_mini import doctor; import sys; doctor.report(); print(*sys.modules)"
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - start < 3
     assert not {"torch", "transformers", "diffusers", "open_clip"} & set(done.stdout.split())
 
 
