@@ -212,10 +212,10 @@ class Recipe:
 STAGES = ("vision", "decoder", "understanding", "generation", "instruct")
 RECIPES = {
     "toy": {
-        "vision": Recipe(steps=1800, batch=128, lr=1.5e-3),
+        "vision": Recipe(steps=2400, batch=128, lr=1.5e-3),
         "decoder": Recipe(steps=5000, batch=32, lr=1.5e-3, ema=0.998),
-        "understanding": Recipe(steps=3000, batch=64, lr=1.5e-3, weight_decay=0.1),
-        "generation": Recipe(steps=4000, batch=128, lr=1.5e-3, draws=3, query_lr=0.2, ema=0.998),
+        "understanding": Recipe(steps=4000, batch=64, lr=1.5e-3, weight_decay=0.1),
+        "generation": Recipe(steps=4500, batch=128, lr=1.5e-3, draws=3, query_lr=0.2, ema=0.998),
         "instruct": Recipe(steps=600, batch=128, lr=8e-4, draws=3, query_lr=0.2, ema=0.995),
         "joint": Recipe(steps=3400, batch=128, lr=1e-3),
     },

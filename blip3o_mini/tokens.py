@@ -46,7 +46,10 @@ def corpus(scenes: int = 3000) -> list[str]:
     for _ in range(scenes):
         scene = world.sample_scene(rng)
         lines += [world.draw_request(world.short_caption(scene, rng), rng), world.long_caption(scene, rng)]
-        lines += [f"{question} {answer}" for question, answer, _ in world.questions(scene, rng)]
+        asked = world.questions(scene, rng) + world.more_questions(scene, rng)
+        lines += [f"{question} {answer}" for question, answer, _ in asked]
+        lines += [world.loosely(question, rng, slips=0) for question, _, _ in asked]
+        lines.append(world.loosely(lines[-1 - 2 * len(asked)], rng, slips=0))
         lines += [world.edit(scene, rng)[0], *world.DRAW_REQUESTS, *sum(world.CAPTION_REQUESTS.values(), ())]
     return lines
 

@@ -41,6 +41,8 @@ class Drawings(NamedTuple):
     source: Tensor  # (B, Q, D)
     words: Tensor  # (B, Q, words), what will stand in each cell
     judged: Tensor  # (B, 1, words), 0 for the words that the prompt leaves open
+    named: Tensor  # (B, objects, words), of the object that the prompt names first, second, …; of what an edit makes
+    is_named: Tensor  # (B, 1, 1), 0 where no object is named, as when the background changes
 
 
 def _pad_right(rows: list[list[int]], length: int | None = None) -> Tensor:
@@ -62,7 +64,7 @@ class Pictures(NamedTuple):
 
 
 def vision_batch(rng: np.random.Generator, chat: ChatTokens, size: int, context: int) -> Pictures:
-    """Pictures, three in ten without colours: a shape is to be known in any colour."""
+    """Pictures, a third without colours: a shape is to be known in any colour."""
     scenes = [world.sample_scene(rng) for _ in range(size)]
     images, texts = to_tensor(world.render(scenes)), []
     words = torch.from_numpy(world.cell_words(scenes)).float()
@@ -71,7 +73,7 @@ def vision_batch(rng: np.random.Generator, chat: ChatTokens, size: int, context:
     for k, scene in enumerate(scenes):
         for o in scene.objects:
             offsets[k, o.cell] = torch.tensor([o.dx, o.dy]) / 4
-        if rng.random() < 0.3:
+        if rng.random() < 0.35:
             images[k] = images[k].mean(0, keepdim=True)
             judged[k] = _COLOURLESS
             text = world.describe(scene, world.Detail(colour=False, background=False), rng)
@@ -85,10 +87,20 @@ def _ask(question: str, answer: str) -> list[dict]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
+def _asked(scene: world.Scene, rng: np.random.Generator, most: int) -> list[tuple[str, str]]:
+    """Questions on a scene with their answers, half of them in a stranger's words."""
+    asked = world.questions(scene, rng) + world.more_questions(scene, rng)
+    return [(_said(asked[k][0], rng), asked[k][1]) for k in rng.permutation(len(asked))[:most]]
+
+
+def _said(text: str, rng: np.random.Generator) -> str:
+    return world.loosely(text, rng) if rng.random() < 0.5 else text
+
+
 def _seen(scene: world.Scene, rng: np.random.Generator, most: int) -> list[dict]:
-    asked = [(q, a) for q, a, _ in world.questions(scene, rng)[:most]]
+    asked = _asked(scene, rng, most)
     style = "long" if rng.random() < 0.6 else "short"
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         request = world.CAPTION_REQUESTS[style][rng.integers(3)]
         caption = world.long_caption(scene) if style == "long" else world.short_caption(scene)
         asked.insert(0, (request, caption))  # first, or the longest would not fit
@@ -101,13 +113,14 @@ def _seen(scene: world.Scene, rng: np.random.Generator, most: int) -> list[dict]
 
 
 def _told(scene: world.Scene, rng: np.random.Generator, most: int) -> list[dict]:
-    text, asked = world.described(scene, rng)
+    text, told = world.described(scene, rng)
+    asked = [(_said(q, rng), a) for q, a, _ in told]
     if rng.random() < 0.5:  # the request to draw, then questions on the picture nobody has drawn yet
-        turns = [{"role": "user", "content": world.draw_request(text, rng if rng.random() < 0.5 else None)}]
+        turns = [{"role": "user", "content": _said(world.draw_request(text, rng if rng.random() < 0.5 else None), rng)}]
         turns += [{"role": "assistant", "content": [{"type": "draw"}]}]
-        return turns + [turn for q, a, _ in asked[:most] for turn in _ask(q, a)]
-    asked[0] = (f"{text}. {asked[0][0]}", *asked[0][1:])
-    return [turn for q, a, _ in asked[:most] for turn in _ask(q, a)]
+        return turns + [turn for q, a in asked[:most] for turn in _ask(q, a)]
+    asked[0] = (f"{text}. {asked[0][0]}", asked[0][1])
+    return [turn for q, a in asked[:most] for turn in _ask(q, a)]
 
 
 def _conversation(pool: Pool, i: int, rng: np.random.Generator) -> tuple[list[dict], list[Tensor]]:
@@ -117,21 +130,20 @@ def _conversation(pool: Pool, i: int, rng: np.random.Generator) -> tuple[list[di
         return _seen(before, rng, 6), [pool.features[i]]
     if kind < 0.70:
         return _told(before, rng, 8), []
-    edit = [{"type": "text", "text": pool.instructions[i]}]
+    edit = [{"type": "text", "text": _said(pool.instructions[i], rng)}]
     if kind < 0.84:  # an edit nobody has drawn yet: what will be where?
         turns = [{"role": "user", "content": [{"type": "image"}, *edit]}]
         turns += [{"role": "assistant", "content": [{"type": "draw"}]}]
-        asked = world.questions(after, rng)[:6]
-        return turns + [turn for q, a, _ in asked for turn in _ask(q, a)], [pool.features[i]]
+        return turns + [turn for q, a in _asked(after, rng, 6) for turn in _ask(q, a)], [pool.features[i]]
     if kind < 0.90:
         facts = world.facts()
         return [turn for k in rng.permutation(len(facts))[:5] for turn in _ask(*facts[k])], []
     image = [{"type": "image"}]
     turns = [{"role": "user", "content": world.draw_request(world.short_caption(before, rng), rng)}]
     turns += [{"role": "assistant", "content": image}]
-    turns += [turn for q, a, _ in world.questions(before, rng)[:2] for turn in _ask(q, a)]
+    turns += [turn for q, a in _asked(before, rng, 2) for turn in _ask(q, a)]
     turns += [{"role": "user", "content": edit}, {"role": "assistant", "content": image}]
-    turns += [turn for q, a, _ in world.questions(after, rng)[:2] for turn in _ask(q, a)]
+    turns += [turn for q, a in _asked(after, rng, 2) for turn in _ask(q, a)]
     return turns, [pool.features[i], pool.after_features[i]]
 
 
@@ -174,8 +186,13 @@ def _drawings(drawings: list[_Drawing], pool: Pool, chat: ChatTokens) -> Drawing
     features = torch.stack(pictures) if pictures else None
     everything = np.ones(len(world.CELL_WORDS), np.uint8)
     told = np.stack([everything if d.caption is None else world.told_words(d.caption) for d in drawings])
-    ids, mask, judged = (torch.from_numpy(a) for a in (ids, mask, told[:, None]))
-    return Drawings(ids, mask, features, target, source, words.float(), judged.float())
+    named = np.stack([
+        world.new_object_words(pool.scenes[d.i], pool.after[d.i]) if d.caption is None
+        else world.object_words(d.caption, pool.scenes[d.i]) for d in drawings
+    ])  # fmt: skip
+    is_named = named.any((1, 2), keepdims=True)
+    ids, mask, judged, named, is_named = (torch.from_numpy(a) for a in (ids, mask, told[:, None], named, is_named))
+    return Drawings(ids, mask, features, target, source, words.float(), judged.float(), named.float(), is_named.float())
 
 
 def drawing_batch(
@@ -186,10 +203,12 @@ def drawing_batch(
     for i in rng.integers(pool.size, size=size):
         i, kind = int(i), rng.random()
         if kind < edits:
-            drawings.append(_Drawing(edit_messages(pool.instructions[i]), None, i, True, pool.features[i]))
+            instruction = _said(pool.instructions[i], rng)
+            drawings.append(_Drawing(edit_messages(instruction), None, i, True, pool.features[i]))
             continue
         caption = (world.long_caption if rng.random() < 0.25 else world.short_caption)(pool.scenes[i], rng)
-        messages, source = draw_messages(world.draw_request(caption, rng if rng.random() < 0.5 else None)), None
+        request = _said(world.draw_request(caption, rng if rng.random() < 0.5 else None), rng)
+        messages, source = draw_messages(request), None
         if kind < edits + 0.05:  # a new drawing late in a conversation: the old picture must not show
             j = int(rng.integers(pool.size))
             messages, source = [*_seen(pool.scenes[j], rng, 1)[:2], *messages], pool.features[j]

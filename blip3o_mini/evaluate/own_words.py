@@ -1,7 +1,7 @@
 """Suites in strangers' words: own_prompts and own_questions, from the hand-written list data/own_words.json.
 
-No sentence of the list comes from the templates that training uses (a test compares them), and none is ever
-trained on: what is measured is whether the model understands people and not only its own templates.
+Training never sees a sentence of the list (`world.wording` keeps them apart, and a test compares them): what is
+measured is whether the model understands people and not only its own templates.
 A prompt has the metadata of `geneval`, with size, places and background where it says them. Lesson 10.
 """
 
@@ -9,26 +9,25 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from ..world.scene import POSITIONS, Object, Scene, make_scene
+from ..world.wording import OWN_WORDS
 from .prompted import judge_prompts
 from .score import Marks
 from .trial import Tick
 from .worded import Question, ask, common_answers
 
-LIST = Path(__file__).resolve().parents[2] / "data" / "own_words.json"
 MOST = 60  # on one split
 
 
 @lru_cache(maxsize=1)
 def read_list() -> dict:
     """{"prompts": […], "questions": […]}; raises FileNotFoundError when the list is not there."""
-    if not LIST.exists():
-        raise FileNotFoundError(f"{LIST} is missing; the own_ suites need the project's data folder beside the package")
-    return json.loads(LIST.read_text(encoding="utf-8"))
+    if not OWN_WORDS.exists():
+        raise FileNotFoundError(f"{OWN_WORDS} is missing; the own_ suites need the data folder beside the package")
+    return json.loads(OWN_WORDS.read_text(encoding="utf-8"))
 
 
 def own_prompts(n: int, *, is_heldout: bool) -> list[dict]:

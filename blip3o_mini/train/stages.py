@@ -144,8 +144,10 @@ def reading_loss(model: Blip3oMini, reader: nn.Linear, pool: Pool, rng, size: in
     """
     batch = batches.drawing_batch(rng, pool, model.chat_tokens, size, edits=0.3)
     batch = batch._replace(features=blurred(batch.features, rng))
-    words, judged = to_device(model, batch.words, batch.judged)
-    return word_loss(reader(conditions(model, batch)), words, judged)
+    words, judged, named, is_named = to_device(model, batch.words, batch.judged, batch.named, batch.is_named)
+    cells, objects = reader(conditions(model, batch)).chunk(2, -1)
+    objects = objects[:, : named.shape[1]]
+    return word_loss(cells, words, judged) + word_loss(objects, named, is_named)
 
 
 def conditions(model: Blip3oMini, batch: batches.Drawings) -> Tensor:
@@ -165,7 +167,7 @@ def make_reader(model: Blip3oMini, seed: int) -> nn.Linear:
     """A linear layer from the queries' hidden states to words."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Linear(model.config.backbone.width, len(world.CELL_WORDS)).to(model.device)
+        return nn.Linear(model.config.backbone.width, 2 * len(world.CELL_WORDS)).to(model.device)
 
 
 def to_device(model: Blip3oMini, *tensors: Tensor | None) -> list[Tensor | None]:

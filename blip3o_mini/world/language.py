@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .scene import BACKGROUNDS, CELLS, COLOURS, POSITIONS, SHAPES, SIZES, Object, Scene, relation
+from .scene import BACKGROUNDS, CELLS, COLOURS, MOST_OBJECTS, POSITIONS, SHAPES, SIZES, Object, Scene, relation
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIZE_WORDS = {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")}
@@ -209,6 +209,30 @@ _COLOUR = {word: colour for colour, words in COLOUR_WORDS.items() for word in (c
 _PLACE = {words: name for name, options in PLACE_WORDS.items() for words in options}
 
 
+def object_words(caption: str, scene: Scene) -> np.ndarray:
+    """Which of CELL_WORDS a caption says of the object it names first, second, … : (MOST_OBJECTS, words).
+
+    All zeros when the caption's objects cannot be told one by one.
+    """
+    named = described_objects(re.sub(r"\bthe ", "a ", caption.lower()))
+    if not named and caption and len(scene.objects) == 1:  # a riddle gives shape and colour away
+        named = [(None, o.colour, o.shape, None) for o in scene.objects]
+    return _words_in_order([o[:3] for o in named] if len(named) == len(scene.objects) else [])
+
+
+def new_object_words(before: Scene, after: Scene) -> np.ndarray:
+    """The same of what an edit brings in or changes (MOST_OBJECTS, words): all zeros when it only takes away."""
+    return _words_in_order([(o.size, o.colour, o.shape) for o in after.objects if o not in before.objects])
+
+
+def _words_in_order(named: list[tuple]) -> np.ndarray:
+    place = {word: k for k, word in enumerate(CELL_WORDS)}
+    found = np.zeros((MOST_OBJECTS, len(CELL_WORDS)), np.uint8)
+    for row, words in zip(found, named):
+        row[[place[word] for word in words if word]] = 1
+    return found
+
+
 def told_words(caption: str) -> np.ndarray:
     """Which of CELL_WORDS a caption decides, 0 or 1 (words,): no colours when it names none, and so on."""
     text = caption.lower()
@@ -263,6 +287,6 @@ def cell_words(scenes: Sequence[Scene]) -> np.ndarray:
 
 __all__ = [
     "CAPTION_REQUESTS", "CELL_WORDS", "COLOUR_RIDDLES", "DRAW_REQUESTS", "NUMBERS", "SHAPE_RIDDLES", "SIZES", "Detail",
-    "cell_words", "describe", "described_background", "described_objects", "draw_request", "long_caption", "riddle",
-    "short_caption", "told_words",
+    "cell_words", "describe", "described_background", "described_objects", "draw_request", "long_caption",
+    "new_object_words", "object_words", "riddle", "short_caption", "told_words",
 ]  # fmt: skip

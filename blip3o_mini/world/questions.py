@@ -7,6 +7,7 @@ questions are traps: the right colour on the wrong shape.
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 
@@ -23,7 +24,19 @@ from .language import (
     pick,
     with_article,
 )
-from .scene import COLOURS, HELDOUT_PAIRS, POSITIONS, SHAPES, Object, Scene, is_heldout, make_object, relation
+from .scene import (
+    COLOURS,
+    HELDOUT_PAIRS,
+    HELDOUT_RELATIONS,
+    POSITIONS,
+    SHAPES,
+    SIZES,
+    Object,
+    Scene,
+    is_heldout,
+    make_object,
+    relation,
+)
 
 Question = tuple[str, str, str]
 CORNERS = {"circle": 0, "square": 4, "triangle": 3}
@@ -114,13 +127,24 @@ def _comparison(scene: Scene, rng: np.random.Generator) -> Question | None:
     if rng.random() < 0.3:
         same = a.size == b.size
         return f"are the {first} and the {second} the same size?", "yes" if same else "no", "comparison"
-    kinds = relation(a, b)
+    kinds = _askable(a, b, scene)
     if not kinds:
         return None
-    true = pick(rng, sorted(kinds))
+    true = pick(rng, kinds)
     asked = true if rng.random() < 0.5 else OPPOSITE[true]
     words = pick(rng, RELATION_WORDS[asked])
     return f"is the {first} {words} the {second}?", "yes" if asked == true else "no", "comparison"
+
+
+def _askable(a: Object, b: Object, scene: Scene) -> list[str]:
+    """The relations of a to b that may be asked for: where one is held out, its answer would always be the same."""
+    rows = {"left": (a, b), "right": (b, a), "above": (a, b), "below": (b, a)}
+    axis = {"left": "left", "right": "left", "above": "above", "below": "above"}
+    kinds = sorted(relation(a, b))
+    if is_heldout(scene):
+        return kinds
+    both = {kind: {(p.shape, axis[kind], q.shape) for p, q in (rows[kind], rows[kind][::-1])} for kind in kinds}
+    return [kind for kind in kinds if not both[kind] & HELDOUT_RELATIONS]
 
 
 def _at(scene: Scene, rng: np.random.Generator) -> Question:
@@ -149,6 +173,35 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
     return [tuple(q) for q in kept]
 
 
+def more_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """Questions that training asks beside those of `questions`: how two stand to each other, and "this or that?"."""
+    found, objects = [], [scene.objects[k] for k in rng.permutation(len(scene.objects))]
+    for a, b in pairwise(objects):
+        first, second = unique_name(a, scene, rng), unique_name(b, scene, rng)
+        kinds = _askable(a, b, scene)
+        if not (first and second and kinds and set(kinds) == relation(a, b)):
+            continue
+        way = " ".join(kind for kind in ("above", "below", "left", "right") if kind in kinds)
+        ask = pick(rng, ("how does the {} stand to the {}?", "where is the {}, seen from the {}?"))
+        found.append((ask.format(first, second), way, "way"))
+        kind = pick(rng, kinds)
+        sides = " or ".join(pick(rng, ((kind, OPPOSITE[kind]), (OPPOSITE[kind], kind))))
+        of = " of" if kind in ("left", "right") else ""
+        found.append((f"is the {first} {sides}{of} the {second}?", kind, "choice"))
+        bigger = "larger" if rng.random() < 0.5 else "smaller"
+        is_so = (a.size, b.size) == (("large", "small") if bigger == "larger" else ("small", "large"))
+        found.append((f"is the {first} {bigger} than the {second}?", "yes" if is_so else "no", "comparison"))
+    o = objects[0]
+    for name, options in (("colour", COLOURS), ("size", SIZES)):
+        said, true = unique_name(o, scene, rng), getattr(o, name)
+        if said and not (name == "colour" and " " in said):
+            other = pick(rng, [option for option in options if option != true])
+            is_trap = name == "colour" and (o.shape, other) in HELDOUT_PAIRS and not is_heldout(scene)
+            both = (true, other) if rng.random() < 0.5 else (other, true)
+            found += [] if is_trap else [("is the {} {} or {}?".format(said, *both), true, "choice")]
+    return found
+
+
 def label_question(scene: Scene, rng: np.random.Generator) -> Question:
     """Naming: "what is in the picture?" → "red circle"; the question that classification scores labels with."""
     o = scene.objects[rng.integers(len(scene.objects))]
@@ -171,10 +224,10 @@ def described(scene: Scene, rng: np.random.Generator) -> tuple[str, list[Questio
 
 def _related(scene: Scene, rng: np.random.Generator) -> tuple[str, list[Question]] | None:
     a, b = scene.objects if rng.random() < 0.5 else scene.objects[::-1]
-    if a.shape == b.shape or not relation(a, b):
+    if a.shape == b.shape or not _askable(a, b, scene):
         return None
     detail = Detail(size=bool(rng.random() < 0.5), colour=True, place=False, background=False)
-    kind = pick(rng, sorted(relation(a, b)))
+    kind = pick(rng, _askable(a, b, scene))
     first, second = noun(a, detail, rng), noun(b, detail, rng)
     text = f"{with_article(first)} {pick(rng, RELATION_WORDS[kind])} {with_article(second)}"
     named_a, named_b = with_article(noun(a, _FULL)), with_article(noun(b, _FULL))
@@ -215,4 +268,4 @@ def majority(answers: list[str]) -> float:
     return max(Counter(answers).values()) / len(answers)
 
 
-__all__ = ["KINDS", "described", "existence", "facts", "label_question", "majority", "questions"]
+__all__ = ["KINDS", "described", "existence", "facts", "label_question", "majority", "more_questions", "questions"]
