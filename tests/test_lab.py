@@ -1,6 +1,7 @@
 """The notebooks' helpers: figures of the right size and content, static pictures before any widget."""
 
 import types
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -51,9 +52,7 @@ def test_the_system_has_no_other_parts():
 def test_highlighting_changes_the_drawing(shown):
     system.show_system()
     system.show_system("dit")
-    assert (
-        shown[0].data != shown[1].data and len(shown[1].data) < 100_000 and "Highlighted: dit" in shown[1].alt
-    )
+    assert shown[0].data != shown[1].data and len(shown[1].data) < 100_000 and "Highlighted: dit" in shown[1].alt
 
 
 class Painter:
@@ -81,9 +80,7 @@ def test_the_playground_is_static_first_and_draws_on_a_click(shown):
 def test_the_page_leaves_out_what_is_empty():
     image = Image.new("RGB", (72, 72), "red")
     short = draw_poster(Story("title", "words", told=[("why?", "because")]))
-    full = draw_poster(
-        Story("title", "words", [("a", image, "")], [(image, "b", image)], [(image, [("c", "d")])])
-    )
+    full = draw_poster(Story("title", "words", [("a", image, "")], [(image, "b", image)], [(image, [("c", "d")])]))
     assert short.width == full.width and short.height < full.height
 
 
@@ -97,3 +94,21 @@ def test_every_picture_given_is_on_the_figure():
     pictures = [Image.new("RGB", (72, 72), colour) for colour in ("red", "blue", "green")]
     drawn = [axes for axes in show.figure_of(pictures, columns=2).axes if axes.images]
     assert len(drawn) == 3
+
+
+@pytest.mark.parametrize("size", [(1.7, 1.9), (2.3, 2.1), (3.0, 1.6)])
+def test_titles_and_labels_lie_inside_the_figure(size):
+    """Axes of equal aspect need two passes of the layout; in one, titles were cut off."""
+    from blip3o_mini.lab.plot import panels
+
+    figure, axes = panels(["a title with gj"] * 5, "first number", "second number", size=size)
+    for one in axes:
+        one.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+    picture = np.asarray(Image.open(BytesIO(show.png_of(figure))).convert("L"))
+    edges = (picture[:2], picture[-2:], picture[:, :2], picture[:, -2:])
+    assert all((edge == 255).all() for edge in edges)
+
+
+def test_fewer_colours_make_a_smaller_file():
+    figure = show.figure_of(IMAGES, columns=2)
+    assert len(show.png_of(figure, 16)) < len(show.png_of(figure))

@@ -1,4 +1,4 @@
-"""Checks of lesson 03: the straight path, its velocity, the walk back, and guidance."""
+"""Checks of lesson 03: the straight path, its velocity, the walk back, the loss, and guidance."""
 
 from __future__ import annotations
 
@@ -105,6 +105,56 @@ def collected(learner):
     return lambda *case: None if (states := learner(*case)) is None else list(states)
 
 
+def _network(x, sigma):
+    """Any function of x and sigma will do; this one notices when sigma or x is another."""
+    return x.tanh() * (1 + _spread(sigma, x)) - 0.3 * _spread(sigma, x)
+
+
+def _lessons() -> list[tuple]:
+    return [(_network, *point) for point in _points()]
+
+
+def _flow_loss(network, features, noise, sigma):
+    return flow.loss(network(flow.interpolate(features, noise, sigma), sigma), flow.velocity_target(features, noise))
+
+
+def _error(network, features, noise, sigma, target=None):
+    target = noise - features if target is None else target
+    return network(flow.interpolate(features, noise, sigma), sigma) - target
+
+
+flow_loss = Exercise(
+    "3.4", "flow_loss", 15, _lessons, _flow_loss,
+    (
+        Slip(
+            "the target has the wrong sign. The network learns noise − features; a sampler that goes from sigma 1 "
+            "down to 0 would otherwise walk away from the data.",
+            lambda v, f, n, s: _error(v, f, n, s, f - n).square().mean(),
+        ),
+        Slip(
+            "the network was shown the clean features. It must see the noisy point x(sigma), as when it samples.",
+            lambda v, f, n, s: (v(f, s) - (n - f)).square().mean(),
+        ),
+        Slip(
+            "the target is the noise, as in DDPM. Here the network predicts the velocity, noise − features.",
+            lambda v, f, n, s: _error(v, f, n, s, n).square().mean(),
+        ),
+        Slip(
+            "the target is the clean features. That is another parametrisation; here it is noise − features.",
+            lambda v, f, n, s: _error(v, f, n, s, f).square().mean(),
+        ),
+        Slip(
+            "you sum the squares. Take their mean, or the loss grows with the size of the batch.",
+            lambda v, f, n, s: _error(v, f, n, s).square().sum(),
+        ),
+        Slip(
+            "you take the mean of absolute values. Its best answer is the median, not the mean: the square is needed.",
+            lambda v, f, n, s: _error(v, f, n, s).abs().mean(),
+        ),
+    ),
+)  # fmt: skip
+
+
 def _guesses() -> list[tuple]:
     return [(_random(3, 2, seed=k), _random(3, 2, seed=k + 9), strength) for k, strength in enumerate((0.0, 1.0, 3.0))]
 
@@ -136,7 +186,7 @@ def heun_walk(velocity, x, sigmas):
 
 
 heun = Exercise(
-    "3.4", "heun", 15, _walks, lambda *case: list(heun_walk(*case)),
+    "3.6", "heun", 15, _walks, lambda *case: list(heun_walk(*case)),
     (
         Slip("this is Euler's walk: the second look, at the end of the step, has no effect.",
              lambda *case: list(flow.euler(*case))),

@@ -67,23 +67,26 @@ def alternative(titles: Sequence[str] | None, count: int) -> str:
     return f"{count} {noun}: {'; '.join(titles)}" if titles else f"{count} {noun}"
 
 
-def png_of(figure: Figure) -> bytes:
+def png_of(figure: Figure, colours: int | None = None) -> bytes:
     """A figure as PNG without date or version in it, so that the same figure gives the same bytes.
 
-    Plots have few colours: a palette makes their files a third of the size. Figures with pictures keep all colours.
+    Plots have few colours: a palette makes their files a third of the size. Figures with pictures keep all colours
+    unless `colours` says how many are enough.
     """
     from PIL import Image
 
     buffer, small = BytesIO(), BytesIO()
+    # footgun: axes of equal aspect settle in the second draw only; in the first, titles can be cut off
+    figure.draw_without_rendering()
     figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
-    if any(axes.images for axes in figure.axes):
+    if colours is None and any(axes.images for axes in figure.axes):
         return buffer.getvalue()
-    Image.open(buffer).convert("RGB").quantize(64).save(small, format="png", optimize=True)
+    Image.open(buffer).convert("RGB").quantize(colours or 64).save(small, format="png", optimize=True)
     return small.getvalue()
 
 
-def emit(figure: Figure, alt: str) -> None:
-    """Put a figure below the cell, with alternative text."""
+def emit(figure: Figure, alt: str, *, colours: int | None = None) -> None:
+    """Put a figure below the cell, with alternative text; `colours` as in `png_of`."""
     from IPython.display import Image, display
 
-    display(Image(data=png_of(figure), alt=alt))
+    display(Image(data=png_of(figure, colours), alt=alt))

@@ -80,7 +80,8 @@ def show_system(highlight: str | None = None) -> None:
     """Put the drawing below a notebook cell."""
     from .show import emit
 
-    emit(draw_system(highlight), CAPTION + (f" Highlighted: {highlight}." if highlight else ""))
+    alt = CAPTION + (f" Highlighted: {highlight}." if highlight else "")
+    emit(draw_system(highlight), alt, colours=256)  # it is in every lesson, and looks the same at a third of the size
 
 
 class _Artist:
