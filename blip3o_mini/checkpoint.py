@@ -84,6 +84,23 @@ def load_part(part: nn.Module, folder: Path, name: str) -> None:
     part.load_state_dict(tensors, strict=False)
 
 
+def load_stage(model: nn.Module, stage: str, folder: Path = SHIPPED) -> None:
+    """Put back the weights that later stages changed, as they were after `stage` of the shipped training.
+
+    "understanding": the queries; the DiT had not been trained then, and is left alone. "generation": both.
+    Raises FileNotFoundError for a stage that is not kept, ValueError when the file does not fit the model.
+    """
+    path = folder / "stages" / f"{stage}.safetensors"
+    if not path.is_file():
+        kept = ", ".join(sorted(other.stem for other in path.parent.glob("*.safetensors"))) or "none"
+        raise FileNotFoundError(f"{folder} keeps no weights of the stage {stage!r}; it keeps: {kept}")
+    tensors, _ = read_tensors(path)
+    own = model.state_dict()
+    if wrong := [name for name, t in tensors.items() if name not in own or own[name].shape != t.shape]:
+        raise ValueError(f"{path} does not fit this model (another preset?): {wrong[0]}")
+    model.load_state_dict(tensors, strict=False)
+
+
 def find(name: str | Path) -> Path:
     """The folder of a checkpoint: "toy" is the shipped one, else a local folder, else "owner/name" on the hub.
 

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -120,3 +123,20 @@ def test_the_learning_rate_warms_up_and_falls_to_its_floor():
 
 def test_the_fast_products_end_with_the_training(trained):
     assert torch.backends.mkldnn.matmul.fp32_precision != "bf16" and torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_a_shipped_run_goes_back_to_earlier_stages(trained, tmp_path):
+    ship = Path(__file__).resolve().parent.parent / "data" / "ship.py"
+    subprocess.run([sys.executable, str(ship), str(trained), "--to", str(tmp_path)], check=True, capture_output=True)
+    model = Blip3oMini.from_pretrained(tmp_path)
+    now = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for stage, parts in (("generation", {"backbone", "dit"}), ("understanding", {"backbone"})):
+        checkpoint.load_stage(model, stage, tmp_path)
+        changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, now[name])]
+        assert {name.split(".")[0] for name in changed} == parts
+        assert [name for name in changed if name.startswith("backbone")] == ["backbone.queries"]
+        model.load_state_dict(now)
+    with pytest.raises(FileNotFoundError, match=r"keeps no weights of the stage 'vision'; it keeps: generation, under"):
+        checkpoint.load_stage(model, "vision", tmp_path)
+    with pytest.raises(ValueError, match="does not fit this model"):
+        checkpoint.load_stage(Blip3oMini.from_preset("toy"), "generation", tmp_path)
