@@ -12,7 +12,7 @@ PACKAGE = ROOT / "blip3o_mini"
 
 # A module imports only from layers above its own (and from itself, when it is a package).
 LAYERS = (
-    {"config", "world", "flow", "imagefile", "doctor"},
+    {"config", "world", "flow", "attention", "imagefile", "doctor"},
     {"cost", "checkpoint", "tokens", "vision", "dit", "decoder"},
     {"backbone"},
     {"objectives"},
@@ -25,7 +25,7 @@ LAYERS = (
     {"__main__", "__init__"},
 )
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names}
-ALONE = {"config": set(), "world": set(), "flow": set(), "doctor": set(), "imagefile": set(), "cost": {"config"}}
+ALONE = {name: set() for name in ("config", "world", "flow", "attention", "doctor", "imagefile")} | {"cost": {"config"}}
 # What serves people rather than the model: the core never imports it.
 OUTER = {"lab", "checks", "doctor", "parity", "start", "imagefile", "cost"}
 
