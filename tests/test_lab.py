@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from blip3o_mini import world
 from blip3o_mini.lab import playground, show, system
 from blip3o_mini.lab.poster import Story, draw_poster, wrap
 
@@ -112,3 +113,14 @@ def test_titles_and_labels_lie_inside_the_figure(size):
 def test_fewer_colours_make_a_smaller_file():
     figure = show.figure_of(IMAGES, columns=2)
     assert len(show.png_of(figure, 16)) < len(show.png_of(figure))
+
+
+def test_few_colours_are_enough_for_small_shapes():
+    grounds = 2 * world.BACKGROUNDS
+    scenes = [world.Scene((world.Object("circle", c, "small", 1, 1),), b) for c, b in zip(world.COLOURS, grounds)]
+    figure = show.figure_of(list(world.render(scenes)), columns=4)
+    full, few = show.png_of(figure), show.png_of(figure, 256)
+    pixels = [np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int) for png in (full, few)]
+    off = np.abs(pixels[0] - pixels[1]).max(-1)
+    assert len(few) < 0.6 * len(full)
+    assert np.quantile(off, 0.99) <= 12 and off.max() <= 60  # of 255; the largest at blurred edges

@@ -20,13 +20,15 @@ INK = "#1b2137"
 
 def show(
     images: Sequence, titles: Sequence[str] | None = None, *, columns: int | None = None, size: float = 1.7,
-    alt: str | None = None,
+    alt: str | None = None, colours: int | None = 256,
 ) -> None:  # fmt: skip
     """Show pictures (PIL or uint8 arrays) side by side, `size` inches each, with titles below.
 
-    `alt` is the text for readers who cannot see the picture; without it, the titles are read out.
+    `alt` is the text for readers who cannot see the picture; without it, the titles are read out. `colours`: see
+    `png_of`.
     """
-    emit(figure_of(images, titles, columns=columns, size=size), alt or alternative(titles, len(images)))
+    figure = figure_of(images, titles, columns=columns, size=size)
+    emit(figure, alt or alternative(titles, len(images)), colours=colours)
 
 
 def figure_of(
@@ -79,9 +81,16 @@ def png_of(figure: Figure, colours: int | None = None) -> bytes:
     # footgun: axes of equal aspect settle in the second draw only; in the first, titles can be cut off
     figure.draw_without_rendering()
     figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
-    if colours is None and any(axes.images for axes in figure.axes):
+    has_pictures = any(axes.images for axes in figure.axes)
+    if colours is None and has_pictures:
         return buffer.getvalue()
-    Image.open(buffer).convert("RGB").quantize(colours or 64).save(small, format="png", optimize=True)
+    drawn = Image.open(buffer).convert("RGB")
+    if has_pictures:
+        # footgun: without k-means after the first choice, small objects take the colour of larger ones
+        drawn = drawn.quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=4, dither=Image.Dither.NONE)
+    else:
+        drawn = drawn.quantize(colours or 64)
+    drawn.save(small, format="png", optimize=True)
     return small.getvalue()
 
 
