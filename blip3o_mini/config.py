@@ -7,9 +7,17 @@ One class per part, the same at every scale: `toy` is trained from scratch on a 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the known one that looks most like it, if any does."""
+    nearest = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,7 @@ class DecoderConfig:
     fold: int = 1  # pixels of one fold×fold square become channels, so that the UNet sees a small image
     steps: int = 50
     guidance: float = 3.0
+    settings: dict = field(default_factory=dict)  # sdxl: diffusers' own, by part, where not as published
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "blip3o_mini"
 # A module imports only from layers above its own (and from itself, when it is a package).
 LAYERS = (
     {"config", "world", "flow", "attention", "imagefile", "doctor"},
-    {"cost", "checkpoint", "tokens", "vision", "dit", "decoder"},
+    {"cost", "checkpoint", "tokens", "vision", "dit", "decoder", "sdxl"},
     {"backbone"},
     {"objectives"},
     {"model"},
@@ -33,7 +33,7 @@ HOMES = {
     "open_clip": {"vision"},
     "transformers": {"backbone", "tokens"},
     "tokenizers": {"tokens"},
-    "diffusers": {"decoder", "objectives"},
+    "diffusers": {"decoder", "sdxl", "objectives"},
     "torch.distributed": {"train"},
     "accelerate": {"checkpoint"},
     "huggingface_hub": {"checkpoint"},

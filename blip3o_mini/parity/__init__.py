@@ -13,12 +13,17 @@ from pathlib import Path
 from .fixture import Row, load
 from .network import check_dit
 from .path import check_loss, check_sampling
+from .pictures import check_decoder
 
-CHECKS = {"dit_": check_dit, "flow_sampling_": check_sampling, "flow_loss_": check_loss}
+CHECKS = {
+    "dit_": check_dit,
+    "flow_sampling_": check_sampling,
+    "flow_loss_": check_loss,
+    "decoder_": check_decoder,
+}
 UNCHECKED = (
     "eva_clip_tower_",
     "ar_condition_",
-    "decoder_",
     "understanding_image_",
     "prompts_and_batches",
     "manifest_",

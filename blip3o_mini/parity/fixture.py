@@ -25,6 +25,9 @@ INPUT_GRADIENT = (3e-4, 35.0)
 LOSS_GRADIENT = (1e-5, 0.5)
 TRAJECTORY = (1e-4, 10.0)
 LOSS = (1e-5, 6.0)
+LATENTS = (3e-4, 40.0)
+PICTURE = (1e-4, 4.4)
+GREY_LEVELS = (1.0, 255.0)
 GRADIENT_SUMMARY = (1e-4, 1.0)  # our own choice, relative to the gradient's norm; measured: 4e-7
 
 
