@@ -36,6 +36,7 @@ class VisionConfig:
     text_width: int = 128  # CLIP's own text tower, needed only to train the vision part
     text_layers: int = 2
     text_context: int = 48
+    kind: str = "clip"  # "clip" (toy: open_clip, trained here) or "eva" (published: EVA-CLIP's image tower)
 
     @property
     def grid(self) -> int:
@@ -66,6 +67,8 @@ class BackboneConfig:
     is_tied: bool = True
     system_prompt: str = ""
     generation_prompt: str = "draw {caption}"
+    editing_prompt: str = "{instruction}"  # behind the picture
+    settings: dict = field(default_factory=dict)  # qwen2_5_vl: transformers' own, where not said above
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class DitConfig:
     positions: int = 0  # > 0: learned absolute positions for that many tokens (toy)
     is_aligned: bool = False  # True: query k's condition is also added to cell k (toy: as many queries as cells)
     has_source: bool = False  # True: reads the features of a source image, for editing (toy)
+    is_integer: bool = False  # True: told whole thousandths of the noise level in sampling, as published (quirk Q11)
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class DecoderConfig:
     fold: int = 1  # pixels of one fold×fold square become channels, so that the UNet sees a small image
     steps: int = 50
     guidance: float = 3.0
+    negative_prompt: str | None = None  # sdxl: guidance moves away from the features of this bare prompt
     settings: dict = field(default_factory=dict)  # sdxl: diffusers' own, by part, where not as published
 
 
@@ -167,19 +172,28 @@ def _published(name: str, *, width: int, layers: int, heads: int, kv_heads: int,
         name=name,
         vision=VisionConfig(
             image_size=448, patch_size=14, width=1792, layers=64, head_width=112, pool=4, feature_width=1792,
-            is_whitened=False, mlp_ratio=15360 / 1792,
+            is_whitened=False, mlp_ratio=15360 / 1792, kind="eva",
         ),
         backbone=BackboneConfig(
             kind="qwen2_5_vl", width=width, layers=layers, heads=heads, kv_heads=kv_heads, ffn_width=ffn,
             vocabulary=151_668, context=512, num_queries=64, is_tied=tied,
             system_prompt="You are a helpful assistant.",
             generation_prompt="Please generate image based on the following caption: {caption}",
+            editing_prompt="\n{instruction}", settings=dict(
+                rms_norm_eps=1e-6, rope_scaling={"rope_type": "default", "mrope_section": [16, 24, 24]},
+                vision_config=dict(
+                    depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, out_hidden_size=width,
+                    fullatt_block_indexes=[7, 15, 23, 31], window_size=112, tokens_per_second=2,
+                ),
+            ),
         ),
         dit=DitConfig(
             feature_width=1792, width=1792, layers=24, heads=28, kv_heads=28, condition_width=width,
+            is_integer=True,
         ),
         decoder=DecoderConfig(
             kind="sdxl", image_size=1024, feature_width=1792, channels=(320, 640, 1280), layers_per_block=2,
+            negative_prompt=" ",
         ),
     )  # fmt: skip
 

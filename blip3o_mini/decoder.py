@@ -34,6 +34,8 @@ def unfold(folded: Tensor, size: int) -> Tensor:
 class Decoder(nn.Module):
     """UNet2DConditionModel from diffusers on folded pixels, conditioned on features (B, Q, D)."""
 
+    most = 64  # pictures drawn at once
+
     def __init__(self, config: DecoderConfig):
         super().__init__()
         from diffusers import UNet2DConditionModel

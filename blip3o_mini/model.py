@@ -10,124 +10,77 @@ The same object answers questions, captions, classifies and chats: a picture ent
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
-from . import checkpoint, flow, world
+from . import flow, sampling, world
 from .backbone import Backbone
-from .config import ModelConfig, preset
+from .config import ModelConfig
 from .decoder import Decoder
 from .dit import NextDit
-from .tokens import ChatTokens, load_tokenizer, pad_left, train_tokenizer
-from .vision import Vision, prepare
+from .pretrained import Pretrained
+from .qwen_chat import QwenChat
+from .qwen_vl import Patches, QwenVlBackbone
+from .sampling import Generators, check_sampling
+from .sdxl import SdxlDecoder
+from .tokens import ChatTokens, pad_left
+from .vision import prepare
 
 Prompts = str | Sequence[str]
+Pictures = Tensor | Patches | None  # as the backbone takes them: features (n, Q, D), or patches for its own tower
 
 
-class Blip3oMini(nn.Module):
+class Blip3oMini(Pretrained):
     """One model for text→text, image→text, text→image, image→image and dialogue."""
 
     def __init__(self, config: ModelConfig, tokenizer):
         super().__init__()
-        if config.backbone.kind != "qwen2":
-            raise ValueError(
-                f"the preset {config.name!r} cannot be built as a whole yet; choose tiny or toy "
-                "(`blip3o-mini info` tells its sizes and cost)"
-            )
-        self.config, self.folder = config, None
-        self.chat_tokens = ChatTokens(tokenizer, config.vision.num_features)
-        self.backbone = Backbone(config.backbone, config.vision.feature_width, self.chat_tokens)
+        self.config = config
+        if self.is_published:
+            self.chat_tokens = QwenChat(tokenizer, config.backbone)
+            self.backbone = QwenVlBackbone(config.backbone, self.chat_tokens)
+        else:
+            self.chat_tokens = ChatTokens(tokenizer, config.vision.num_features)
+            self.backbone = Backbone(config.backbone, config.vision.feature_width, self.chat_tokens)
         self.dit = NextDit(config.dit)
-        self.decoder = Decoder(config.decoder)
+        self.decoder = (SdxlDecoder if config.decoder.kind == "sdxl" else Decoder)(config.decoder)
 
     @property
-    def tokenizer(self):
-        return self.chat_tokens.tokenizer
+    def is_published(self) -> bool:
+        """Whether the backbone is Qwen2.5-VL, which has an image tower of its own for input pictures."""
+        return self.config.backbone.kind == "qwen2_5_vl"
 
-    @property
-    def device(self) -> torch.device:
-        return self.backbone.queries.device
-
-    @property
-    def vision(self) -> Vision:
-        """The vision part, made on first use: drawing needs none, and open_clip takes seconds to import."""
-        if "vision_part" not in self._modules:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                part = Vision(self.config.vision, self.config.backbone.vocabulary)
-            if self.folder is not None:
-                checkpoint.load_part(part, self.folder, "vision")
-            self.vision_part = part.to(self.device, self.backbone.queries.dtype).train(self.training)
-        return self.vision_part
-
-    # ------------------------------------------------------------------ making, loading, saving
-
-    @classmethod
-    def from_preset(cls, name: str, *, device: str | None = None, seed: int = 0) -> Blip3oMini:
-        """A new model with random weights, the same for the same seed."""
-        config = preset(name)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = cls(config, train_tokenizer(config.backbone.vocabulary))
-        return model.to(checkpoint.choose_device(device)[0]).eval()
-
-    @classmethod
-    def from_pretrained(
-        cls, name: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None
-    ) -> Blip3oMini:
-        """Load "toy" (shipped), a folder, or a hub repository "owner/name".
-
-        Raises FileNotFoundError or ValueError naming the file that is missing, damaged, or of another preset.
-        """
-        folder = checkpoint.find(name)
-        device, _ = checkpoint.choose_device(device)
-        config = ModelConfig.from_json(checkpoint.read_text(folder / "config.json"))
-        with torch.random.fork_rng(devices=[]):
-            model = cls(config, load_tokenizer(folder))
-        for part in ("backbone", "dit", "decoder"):
-            checkpoint.load_part(getattr(model, part), folder, part)
-        checkpoint.check_file(folder / "vision.safetensors")
-        model.folder = folder
-        return model.to(device, dtype).eval()
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json, the tokenizer and one safetensors file per part."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in checkpoint.PARTS:
-            checkpoint.save_part(getattr(self, part), folder, part)
-        self.tokenizer.save_pretrained(folder)
-        checkpoint.write_text(folder / "config.json", self.config.to_json())
-
-    def push_to_hub(self, repository: str, **options) -> None:
-        """Upload the checkpoint to a hub repository "owner/name" (made if absent)."""
-        checkpoint.push(self, repository, **options)
-
-    def parameter_counts(self) -> dict[str, int]:
-        """Number of parameters by part; the queries are counted apart from the backbone."""
-        counts = {name: sum(p.numel() for p in getattr(self, name).parameters()) for name in checkpoint.PARTS}
-        counts["queries"] = self.backbone.queries.numel()
-        counts["backbone"] -= counts["queries"]
-        return counts | {"total": sum(counts.values())}
-
-    # ------------------------------------------------------------------ pictures in, features out
+    # ------------------------------------------------------------------ pictures and words in
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
         """Features (B, Q, D) of pictures of any size."""
         return self.vision(prepare(images, self.config.vision.image_size).to(self.device))
 
-    def rows(self, conversations: Sequence[Sequence[dict]], *, is_drawing: bool = False) -> tuple[Tensor, Tensor]:
+    def see(self, images: Sequence[Image.Image], *, is_drawing: bool = False) -> Pictures:
+        """Pictures as the backbone takes them; the published one sees another form of them when it is to draw."""
+        if not images:
+            return None
+        if self.is_published:
+            return self.backbone.patches(images, is_drawing=is_drawing)
+        return self.encode_images(images)
+
+    def rows(
+        self, conversations: Sequence[Sequence[dict]], pictures: Pictures = None, *, is_drawing: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Left-padded ids and mask (B, T) of open conversations; `is_drawing` adds the [IMG] token."""
         ending = [self.chat_tokens.start_of_image] if is_drawing else []
-        ids, mask = pad_left(
-            [[*self.chat_tokens.chat(messages)[0], *ending] for messages in conversations], self.chat_tokens.pad
-        )
+        return self.aligned([[*self.chat_tokens.chat(talk)[0], *ending] for talk in conversations], pictures)
+
+    def aligned(self, rows: Sequence[Sequence[int]], pictures: Pictures) -> tuple[Tensor, Tensor]:
+        """Ids and mask (B, T) of rows with room for their pictures, padded on the left."""
+        if isinstance(pictures, Patches):
+            rows = self.chat_tokens.widen(rows, self.backbone.counts(pictures))
+        ids, mask = pad_left(rows, self.chat_tokens.pad)
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
 
     # ------------------------------------------------------------------ text → image, image → image
@@ -143,64 +96,74 @@ class Blip3oMini(nn.Module):
             doubled = None if source is None else source.repeat(len(x) // len(source), 1, 1)
             return self.dit(x, timestep, condition, source=doubled)
 
-        velocity = flow.guided(predict, condition, guidance_scale)
+        velocity = flow.guided(predict, condition, guidance_scale, is_integer=self.config.dit.is_integer)
         walk = flow.euler(velocity, noise, flow.sigmas(steps))
         *_, features = tqdm(walk, total=steps, desc="features", leave=False, disable=not progress)
         return features
 
     @torch.no_grad()
     def draw(
-        self, conversations: Sequence[Sequence[dict]], *, pictures: Tensor | None = None, source: Tensor | None = None,
+        self, conversations: Sequence[Sequence[dict]], *, pictures: Pictures = None, source: Tensor | None = None,
         num_images: int = 1, steps: int | None = None, guidance_scale: float | None = None, seed: int | None = 0,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None, decoder_steps: int | None = None,
-        progress: bool = False,
+        generator: Generators = None, decoder_steps: int | None = None, decoder_guidance_scale: float | None = None,
+        negative_prompt: str | None = None, progress: bool = False,
     ) -> list[Image.Image]:  # fmt: skip
-        """Pictures for conversations that ask for one; `pictures` are the features shown in them.
+        """Pictures for conversations that ask for one; `pictures` are those shown in them, as `see` gives them.
 
         Image k of every conversation starts from noise of seed + k, so a batch gives what single calls give.
         """
         steps = self.config.steps if steps is None else steps
         guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         check_sampling(num_images, steps, guidance_scale, decoder_steps)
-        condition = self.backbone.condition(*self.rows(conversations, is_drawing=True), pictures)
+        condition = self.backbone.condition(*self.rows(conversations, pictures, is_drawing=True), pictures)
         condition = condition.repeat_interleave(num_images, 0)  # (B · n, Q, H)
         if source is not None:
             source = source.repeat_interleave(num_images, 0)
         generators = self.generators(len(condition), num_images, seed, generator)
-        shape = (self.config.vision.num_features, self.config.dit.feature_width)
-        noise = self.noise(shape, generators, condition)
-        features = self.sample(
-            condition, noise, steps=steps, guidance_scale=guidance_scale, source=source, progress=progress
+        sampled = {"steps": steps, "guidance_scale": guidance_scale, "progress": progress}
+        features = self.sample(condition, self.start(generators, condition), source=source, **sampled)
+        guidance = self.config.decoder.guidance if decoder_guidance_scale is None else decoder_guidance_scale
+        negative = None if guidance == 1 else self.negative(negative_prompt, **sampled)
+        return self.decode(
+            features, generators, steps=decoder_steps, negative=negative, guidance=guidance, progress=progress
         )
-        return self.decode(features, generators, steps=decoder_steps)
 
-    def generators(self, total: int, num_images: int, seed: int | None, generator) -> list[torch.Generator]:
-        """One random generator per picture: the given ones, or seed, seed + 1, … for each prompt anew."""
-        if isinstance(generator, torch.Generator):
-            return [generator] * total
-        if generator is not None:
-            if len(generator) != total:
-                raise ValueError(f"{len(generator)} generators were given for {total} pictures; give one for each")
-            return list(generator)
-        first = torch.seed() % 2**31 if seed is None else seed
-        return [torch.Generator().manual_seed(first + k % num_images) for k in range(total)]
+    def negative(self, prompt: str | None, **sampled) -> Tensor:
+        """Features (1, Q, D) that a guided decoder moves away from: drawn for a bare prompt, " " as published.
 
-    def noise(self, shape: tuple[int, ...], generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
-        """Standard normal noise (B, *shape), one generator per sample, drawn on the CPU and moved."""
-        return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(like)
+        No chat template, as in the reference, section 1.5; but always the same ones, from a seed of their own,
+        where the original's depend on what was drawn before (quirk Q9).
+        """
+        prompt = self.config.decoder.negative_prompt if prompt is None else prompt
+        if prompt is None:
+            raise ValueError("this decoder was not trained to be guided; leave decoder_guidance_scale at 1")
+        condition = self.backbone.condition(*self.aligned([self.chat_tokens.bare(prompt)], None))
+        return self.sample(condition, self.start(self.generators(1, 1, 0, None), condition), **sampled)
+
+    def start(self, generators: Sequence[torch.Generator], condition: Tensor) -> Tensor:
+        """The noise (B, Q, D) from which features are drawn."""
+        return self.noise((self.config.vision.num_features, self.config.dit.feature_width), generators, condition)
+
+    generators = staticmethod(sampling.generators)
+    noise = staticmethod(sampling.noise)
 
     @torch.no_grad()
-    def decode(self, features: Tensor, generators: Sequence[torch.Generator], *, steps: int | None = None) -> list:
-        """Pictures from features (B, Q, D)."""
+    def decode(
+        self, features: Tensor, generators: Sequence[torch.Generator], *, steps: int | None = None, **guided
+    ) -> list[Image.Image]:
+        """Pictures from features (B, Q, D); guided: negative (1, Q, D), guidance and progress of a guided decoder."""
         noise = self.noise(self.decoder.noise_shape, generators, features)
-        images = torch.cat([self.decoder.decode(f, n, steps) for f, n in zip(features.split(64), noise.split(64))])
+        guided = guided if self.config.decoder.kind == "sdxl" else {}
+        some = zip(features.split(self.decoder.most), noise.split(self.decoder.most))
+        images = torch.cat([self.decoder.decode(f, n, steps, **guided) for f, n in some])
         pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         return [Image.fromarray(picture) for picture in pixels]
 
     def generate(self, prompt: Prompts, num_images: int = 1, **options) -> list[Image.Image]:
         """Draw `num_images` pictures of each prompt, prompt by prompt (paper section 3).
 
-        Options: steps, guidance_scale (1 is off), seed or generator, decoder_steps, progress.
+        Options: steps, guidance_scale (1 is off), seed or generator, decoder_steps, progress; for the published
+        decoder also decoder_guidance_scale (1 is off) and negative_prompt, which it moves away from.
         Raises ValueError on an empty or too long prompt and on impossible options.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -217,15 +180,23 @@ class Blip3oMini(nn.Module):
     def edit_batch(
         self, images: Sequence[Image.Image], instructions: Sequence[str], num_images: int = 1, **options
     ) -> list[Image.Image]:
-        """Edit many pictures at once, each by its own instruction."""
-        source = self.encode_images(images)
-        conversations = [[with_picture(check_text(text, "instruction"))] for text in instructions]
-        return self.draw(conversations, pictures=source, source=source, num_images=num_images, **options)
+        """Edit many pictures at once, each by its own instruction.
+
+        The published model was never trained to edit; it draws something like the picture (reference 2.1).
+        """
+        template, pictures = self.config.backbone.editing_prompt, self.see(images, is_drawing=True)
+        texts = [template.format(instruction=check_text(text, "instruction")) for text in instructions]
+        source = pictures if self.config.dit.has_source else None
+        conversations = [[with_picture(text)] for text in texts]
+        return self.draw(conversations, pictures=pictures, source=source, num_images=num_images, **options)
 
     def reconstruct(self, images: Sequence[Image.Image], *, seed: int = 0) -> list[Image.Image]:
         """Pictures → features → pictures, without backbone or DiT: the decoder's ceiling."""
         features = self.encode_images(images)
-        return self.decode(features, self.generators(len(features), 1, seed, None))
+        guidance = self.config.decoder.guidance
+        negative = None if guidance == 1 else self.vision.null_features()
+        generators = self.generators(len(features), 1, seed, None)
+        return self.decode(features, generators, negative=negative, guidance=guidance)
 
     # ------------------------------------------------------------------ image → text, text → text
 
@@ -236,13 +207,12 @@ class Blip3oMini(nn.Module):
     @torch.no_grad()
     def answer_batch(self, images: Sequence[Image.Image | None], questions: Sequence[str]) -> list[str]:
         """Answer many questions at once; an image may be None."""
-        shown = [image for image in images if image is not None]
-        features = self.encode_images(shown) if shown else None
+        pictures = self.see([image for image in images if image is not None])
         conversations = [
             [with_picture(text) if image is not None else {"role": "user", "content": text}]
             for image, text in zip(images, (check_text(q, "question") for q in questions), strict=True)
         ]
-        written = self.backbone.write(*self.rows(conversations), features)
+        written = self.backbone.write(*self.rows(conversations, pictures), pictures)
         return [self.chat_tokens.decode(row) for row in written.tolist()]
 
     def caption(self, image: Image.Image, style: str = "short") -> str:
@@ -268,11 +238,13 @@ class Blip3oMini(nn.Module):
         asked = with_picture("what is in the picture?")
         answers = [{"role": "assistant", "content": check_text(label, "label")} for label in labels]
         rows, said = zip(*(self.chat_tokens.chat([asked, answer], is_open=False) for answer in answers))
-        ids, mask = (torch.from_numpy(a).to(self.device) for a in pad_left(rows, self.chat_tokens.pad))
-        weight = torch.from_numpy(pad_left(said, 0)[0]).to(self.device)[:, 1:]
-        features, scores = self.encode_images(images), []
-        for one in features:
-            hidden = self.backbone.hidden_states(ids, mask, one.expand(len(labels), -1, -1))[:, :-1]
+        said, scores = torch.from_numpy(pad_left(said, 0)[0]).to(self.device), []
+        for picture in images:
+            shown = self.see([picture])
+            shown = shown.repeated(len(labels)) if self.is_published else shown.expand(len(labels), -1, -1)
+            ids, mask = self.aligned(rows, shown)
+            weight = F.pad(said, (ids.shape[1] - said.shape[1], 0))[:, 1:]
+            hidden = self.backbone.hidden_states(ids, mask, shown)[:, :-1]
             log_shares = self.backbone.logits(hidden).log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
             scores.append((log_shares * weight).sum(1))
         shares = torch.stack(scores).softmax(1)
@@ -291,12 +263,13 @@ class Blip3oMini(nn.Module):
             raise ValueError("a conversation must end with a message of the user")
         shown = [part["image"] for m in messages if not isinstance(m["content"], str)
                  for part in m["content"] if part["type"] == "image"]  # fmt: skip
-        features = self.encode_images(shown) if shown else None
-        written = self.backbone.write(*self.rows([messages]), features, stop=self.chat_tokens.start_of_image)
+        pictures = self.see(shown)
+        written = self.backbone.write(*self.rows([messages], pictures), pictures, stop=self.chat_tokens.start_of_image)
         if self.chat_tokens.start_of_image not in written[0]:
             return {"role": "assistant", "content": [{"type": "text", "text": self.chat_tokens.decode(written[0])}]}
-        source = None if features is None else features[-1:]  # an edit starts from the latest picture
-        picture = self.draw([messages], pictures=features, source=source, seed=seed, **options)[0]
+        # an edit starts from the latest picture
+        source = pictures[-1:] if self.config.dit.has_source and pictures is not None else None
+        picture = self.draw([messages], pictures=pictures, source=source, seed=seed, **options)[0]
         return {"role": "assistant", "content": [{"type": "image", "image": picture}]}
 
 
@@ -310,12 +283,3 @@ def check_text(text: str, name: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"the {name} is empty; write what you want in a few words")
     return text
-
-
-def check_sampling(num_images: int, steps: int, guidance_scale: float, decoder_steps: int | None) -> None:
-    """Raise ValueError on options that no sampler can follow."""
-    for name, value in (("num_images", num_images), ("steps", steps), ("decoder_steps", decoder_steps or 1)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected 1 or more")
-    if not np.isfinite(guidance_scale):
-        raise ValueError(f"guidance_scale is {guidance_scale}; expected a finite number such as 3.0 (1 is off)")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from .config import DecoderConfig, did_you_mean
 
@@ -73,6 +74,8 @@ def make(kind: type, settings: dict, part: str):
 
 class SdxlDecoder(nn.Module):
     """UNet, autoencoder and scheduler from diffusers, conditioned on features (B, Q, D)."""
+
+    most = 4  # pictures drawn at once
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
@@ -154,7 +157,7 @@ class SdxlDecoder(nn.Module):
     @torch.no_grad()
     def decode(
         self, features: Tensor, noise: Tensor, steps: int | None = None, *,
-        negative: Tensor | None = None, guidance: float | None = None, **frame,
+        negative: Tensor | None = None, guidance: float | None = None, progress: bool = False, **frame,
     ) -> Tensor:  # fmt: skip
         """Images (B, 3, H, W) in [0, 1] from features (B, Q, D) and noise (B, *noise_shape).
 
@@ -163,5 +166,7 @@ class SdxlDecoder(nn.Module):
         """
         if guidance is None:
             guidance = 1.0 if negative is None else self.config.guidance
-        *_, latents = self.walk(self.guided(features, negative, guidance, **frame), noise, steps or self.config.steps)
+        steps = steps or self.config.steps
+        walk = self.walk(self.guided(features, negative, guidance, **frame), noise, steps)
+        *_, latents = tqdm(walk, total=steps + 1, desc="picture", leave=False, disable=not progress)
         return (self.develop(latents).float() / 2 + 0.5).clamp(0, 1)

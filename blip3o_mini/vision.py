@@ -27,18 +27,19 @@ def to_tensor(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The middle of a picture: shorter side to `size` (bicubic), centre crop; rounded as torchvision does."""
+    image = image.convert("RGB")
+    wide, high = (max(size, size * side // min(image.size)) for side in image.size)
+    if image.size != (wide, high):
+        image = image.resize((wide, high), Image.BICUBIC)
+    left, top = round((wide - size) / 2), round((high - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
 def prepare(images: Sequence[Image.Image], size: int) -> Tensor:
-    """Pictures of any shape → (B, 3, size, size) in [0, 1]: shorter side to `size`, centre crop (reference 3.2)."""
-    squares = []
-    for image in images:
-        image = image.convert("RGB")
-        if image.size != (size, size):
-            scale = size / min(image.size)
-            wide, high = (max(size, round(side * scale)) for side in image.size)
-            left, top = (wide - size) // 2, (high - size) // 2
-            image = image.resize((wide, high), Image.BICUBIC).crop((left, top, left + size, top + size))
-        squares.append(np.asarray(image))
-    return to_tensor(np.stack(squares))
+    """Pictures of any shape → (B, 3, size, size) in [0, 1] (reference 3.2)."""
+    return to_tensor(np.stack([np.asarray(square(image, size)) for image in images]))
 
 
 def pool_grid(tokens: Tensor, pool: int) -> Tensor:

@@ -12,10 +12,11 @@ PACKAGE = ROOT / "blip3o_mini"
 
 # A module imports only from layers above its own (and from itself, when it is a package).
 LAYERS = (
-    {"config", "world", "flow", "attention", "imagefile", "doctor"},
-    {"cost", "checkpoint", "tokens", "vision", "dit", "decoder", "sdxl"},
-    {"backbone"},
-    {"objectives"},
+    {"config", "world", "flow", "attention", "sampling", "imagefile", "doctor"},
+    {"cost", "checkpoint", "tokens", "qwen_chat", "vision", "dit", "decoder", "sdxl"},
+    {"backbone", "eva"},
+    {"qwen_vl", "objectives"},
+    {"pretrained"},
     {"model"},
     {"data"},
     {"train", "evaluate"},
@@ -31,7 +32,7 @@ OUTER = {"lab", "checks", "doctor", "parity", "start", "imagefile", "cost"}
 
 HOMES = {
     "open_clip": {"vision"},
-    "transformers": {"backbone", "tokens"},
+    "transformers": {"backbone", "qwen_vl", "tokens", "qwen_chat"},
     "tokenizers": {"tokens"},
     "diffusers": {"decoder", "sdxl", "objectives"},
     "torch.distributed": {"train"},
@@ -39,7 +40,7 @@ HOMES = {
     "huggingface_hub": {"checkpoint"},
     "datasets": {"data"},
     "webdataset": {"data"},
-    "timm": {"vision"},
+    "timm": {"eva"},
     "matplotlib": {"lab"},
     "ipywidgets": {"lab"},
     "IPython": {"lab"},

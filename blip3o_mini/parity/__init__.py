@@ -10,24 +10,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .condition import check_condition
 from .fixture import Row, load
 from .network import check_dit
 from .path import check_loss, check_sampling
 from .pictures import check_decoder
+from .tower import check_tower
+from .words import check_prompts, check_understanding
 
 CHECKS = {
     "dit_": check_dit,
     "flow_sampling_": check_sampling,
     "flow_loss_": check_loss,
     "decoder_": check_decoder,
+    "eva_clip_tower_": check_tower,
+    "ar_condition_": check_condition,
+    "understanding_image_": check_understanding,
 }
-UNCHECKED = (
-    "eva_clip_tower_",
-    "ar_condition_",
-    "understanding_image_",
-    "prompts_and_batches",
-    "manifest_",
-)
+LISTS = {"prompts_and_batches": check_prompts}  # a JSON file alone
+UNCHECKED = ("manifest_",)
 
 
 def run(folder: str | Path) -> list[Row]:
@@ -36,17 +37,17 @@ def run(folder: str | Path) -> list[Row]:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
     names = sorted({path.stem for path in folder.iterdir() if path.suffix in (".json", ".safetensors")})
-    known = {name: kind for name in names for kind in (*CHECKS, *UNCHECKED) if name.startswith(kind)}
+    known = {name: kind for name in names for kind in (*CHECKS, *LISTS, *UNCHECKED) if name.startswith(kind)}
     if not known:
-        kinds = ", ".join((*CHECKS, *UNCHECKED))
+        kinds = ", ".join((*CHECKS, *LISTS, *UNCHECKED))
         raise ValueError(f"{folder} holds no fixtures; their names begin with {kinds}")
     rows = []
     for name in names:
         kind = known.get(name)
-        if kind in CHECKS:
-            fixture = load(folder, name)
+        if check := (CHECKS | LISTS).get(kind):
+            fixture = load(folder, name, has_tensors=kind in CHECKS)
             try:
-                rows += CHECKS[kind](fixture, folder)
+                rows += check(fixture, folder)
             except RuntimeError as error:  # PyTorch's complaint about shapes
                 problem = " ".join(str(error).split())
                 raise ValueError(f"the tensors of {name} do not fit together: {problem}") from error
@@ -54,7 +55,7 @@ def run(folder: str | Path) -> list[Row]:
             rows += [Row(name, f"{key}: not checked, unknown quantity") for key in unread]
         else:
             rows.append(Row(name, "not checked yet" if kind else "not checked, unknown kind"))
-    absent = [kind for kind in (*CHECKS, *UNCHECKED) if kind not in known.values()]
+    absent = [kind for kind in (*CHECKS, *LISTS, *UNCHECKED) if kind not in known.values()]
     return rows + [Row(f"{kind}*", "absent") for kind in absent]
 
 

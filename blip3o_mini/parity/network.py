@@ -39,11 +39,7 @@ def build_dit(fixture: Fixture) -> NextDit:
     network = NextDit(DitConfig(**sizes))
     prefix = f"state_dict.{PUBLISHED_PREFIX}"
     weights = {key: fixture[f"{prefix}{key}"] for key in fixture.names(re.escape(prefix) + "(.+)")}
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        problem = " ".join(str(error).split())
-        raise ValueError(f"the weights in {fixture.name} do not fit its sizes: {problem}") from error
+    fixture.fill(network, weights)
     return network
 
 
