@@ -101,7 +101,7 @@ def test_the_drawn_features_are_those_that_generate_decodes(tiny_model, monkeypa
     monkeypatch.setattr(parts.batches, "__defaults__", (2,))
     features = torch.from_numpy(parts.drawn_features(tiny_model, prompts, seed=3))
     decoded = []
-    monkeypatch.setattr(tiny_model, "decode", lambda f, generators, steps: decoded.append(f) or [None] * len(f))
+    monkeypatch.setattr(tiny_model, "decode", lambda f, generators, **_: decoded.append(f) or [None] * len(f))
     tiny_model.generate(prompts, generator=noise(0, 5, 3))
     torch.testing.assert_close(features, decoded[0], rtol=1e-4, atol=1e-4)  # batches of other sizes sum differently
 
