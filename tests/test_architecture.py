@@ -12,7 +12,7 @@ PACKAGE = ROOT / "blip3o_mini"
 
 # A module imports only from layers above its own (and from itself, when it is a package).
 LAYERS = (
-    {"config", "world", "flow", "attention", "sampling", "imagefile", "doctor"},
+    {"config", "world", "flow", "attention", "sampling", "placement", "imagefile", "doctor"},
     {"cost", "checkpoint", "tokens", "qwen_chat", "vision", "dit", "decoder", "sdxl"},
     {"backbone", "eva"},
     {"qwen_vl", "objectives"},
@@ -36,7 +36,7 @@ HOMES = {
     "tokenizers": {"tokens"},
     "diffusers": {"decoder", "sdxl", "objectives"},
     "torch.distributed": {"train"},
-    "accelerate": {"checkpoint"},
+    "accelerate": {"placement"},
     "huggingface_hub": {"checkpoint"},
     "datasets": {"data"},
     "webdataset": {"data"},
