@@ -176,7 +176,7 @@ def _published(name: str, *, width: int, layers: int, heads: int, kv_heads: int,
         ),
         backbone=BackboneConfig(
             kind="qwen2_5_vl", width=width, layers=layers, heads=heads, kv_heads=kv_heads, ffn_width=ffn,
-            vocabulary=151_668, context=512, num_queries=64, is_tied=tied,
+            vocabulary=151_668, context=128_000, num_queries=64, is_tied=tied,
             system_prompt="You are a helpful assistant.",
             generation_prompt="Please generate image based on the following caption: {caption}",
             editing_prompt="\n{instruction}", settings=dict(

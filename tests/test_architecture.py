@@ -13,8 +13,8 @@ PACKAGE = ROOT / "blip3o_mini"
 # A module imports only from layers above its own (and from itself, when it is a package).
 LAYERS = (
     {"config", "world", "flow", "attention", "sampling", "placement", "imagefile", "doctor"},
-    {"cost", "checkpoint", "tokens", "qwen_chat", "vision", "dit", "decoder", "sdxl"},
-    {"backbone", "eva"},
+    {"cost", "checkpoint", "tensorfile", "published_config", "tokens", "qwen_chat", "vision", "dit", "decoder", "sdxl"},
+    {"backbone", "eva", "published"},
     {"qwen_vl", "objectives"},
     {"pretrained"},
     {"model"},

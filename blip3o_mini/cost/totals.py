@@ -15,6 +15,7 @@ from .unet import LATENTS, VAE_SHRINKS, Unet, unet, vae_decoder, vae_encoder
 
 CAPTION = 12  # tokens of a typical prompt without its template: "a red circle to the left of a blue square" has 10
 TEMPLATE = {"qwen2": 4, "qwen2_5_vl": 29}  # tokens around it, [IMG] included (reference section 1.1)
+TALK = 512  # tokens of a long conversation, where the context has room for more
 ALIVE = 4  # the largest tensor, times this, is the peak of a forward pass: input, norm, activation, output
 KEPT = 1.6  # values kept for the way back per value that a layer makes: sums, gates and rotations add to it
 LIBRARIES = 1.0e9  # bytes of Python, torch and the others (0.9 measured while drawing with the toy on a CPU)
@@ -115,9 +116,9 @@ def reading_flops(config: ModelConfig) -> int:
 
 
 def word_flops(config: ModelConfig) -> int:
-    """Operations for one more token of an answer, in the middle of a full context."""
+    """Operations for one more token of an answer, in the middle of a long conversation."""
     backbone = config.backbone
-    one = parts.qwen_layers(backbone, rows=1, keys=backbone.context // 2) + parts.qwen_head(backbone)
+    one = parts.qwen_layers(backbone, rows=1, keys=min(TALK, backbone.context) // 2) + parts.qwen_head(backbone)
     return one.flops
 
 
@@ -156,7 +157,7 @@ def inference_memory(config: ModelConfig, dtype: str | None = None, *, num_image
     each, published = costs(config), is_published(config)
     peaks = [each["decoder.unet"].largest * (2 if published else 1), each["dit"].largest * 2]
     peaks += [each["decoder.vae"].largest] if published else [each["vision"].largest]
-    cache = 2 * config.backbone.layers * config.backbone.context
+    cache = 2 * config.backbone.layers * min(TALK, config.backbone.context)
     cache *= config.backbone.width // config.backbone.heads * config.backbone.kv_heads
     activations = (ALIVE * max(peaks) + cache) * num_images
     return Memory(inference_parameters(config) * size, 0, activations * size)

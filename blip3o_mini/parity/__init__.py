@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .condition import check_condition
 from .fixture import Row, load
+from .manifest import check_manifest
 from .network import check_dit
 from .path import check_loss, check_sampling
 from .pictures import check_decoder
@@ -27,8 +28,7 @@ CHECKS = {
     "ar_condition_": check_condition,
     "understanding_image_": check_understanding,
 }
-LISTS = {"prompts_and_batches": check_prompts}  # a JSON file alone
-UNCHECKED = ("manifest_",)
+LISTS = {"prompts_and_batches": check_prompts, "manifest_": check_manifest}  # a JSON file alone
 
 
 def run(folder: str | Path) -> list[Row]:
@@ -37,9 +37,9 @@ def run(folder: str | Path) -> list[Row]:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
     names = sorted({path.stem for path in folder.iterdir() if path.suffix in (".json", ".safetensors")})
-    known = {name: kind for name in names for kind in (*CHECKS, *LISTS, *UNCHECKED) if name.startswith(kind)}
+    known = {name: kind for name in names for kind in (*CHECKS, *LISTS) if name.startswith(kind)}
     if not known:
-        kinds = ", ".join((*CHECKS, *LISTS, *UNCHECKED))
+        kinds = ", ".join((*CHECKS, *LISTS))
         raise ValueError(f"{folder} holds no fixtures; their names begin with {kinds}")
     rows = []
     for name in names:
@@ -54,8 +54,8 @@ def run(folder: str | Path) -> list[Row]:
             unread = sorted(fixture.tensors.keys() - fixture.read)
             rows += [Row(name, f"{key}: not checked, unknown quantity") for key in unread]
         else:
-            rows.append(Row(name, "not checked yet" if kind else "not checked, unknown kind"))
-    absent = [kind for kind in (*CHECKS, *LISTS, *UNCHECKED) if kind not in known.values()]
+            rows.append(Row(name, "not checked, unknown kind"))
+    absent = [kind for kind in (*CHECKS, *LISTS) if kind not in known.values()]
     return rows + [Row(f"{kind}*", "absent") for kind in absent]
 
 
