@@ -45,7 +45,7 @@ class EvaVision(nn.Module):
 
     def tokens(self, normalised: Tensor) -> Tensor:
         """All tokens of the last block (B, 1 + N, D), the class token first."""
-        return self.tower.forward_features(normalised.to(self.tower.pos_embed.dtype))
+        return self.tower(normalised.to(self.tower.pos_embed.dtype))
 
     def pooled(self, normalised: Tensor) -> Tensor:
         return pool_grid(self.tokens(normalised)[:, 1:], self.config.pool)
@@ -54,7 +54,8 @@ class EvaVision(nn.Module):
         """Features (B, Q, D) of images (B, 3, H, W) in [0, 1]."""
         return self.pooled(self.normalise(images))
 
-    def null_features(self) -> Tensor:
+    @torch.no_grad()
+    def null_features(self, device: torch.device) -> Tensor:
         """Features (1, Q, D) of a picture that is all zeros once normalised: the decoder's negative (reference 2.2)."""
         size = self.config.image_size
-        return self.pooled(torch.zeros(1, 3, size, size, device=self.tower.pos_embed.device))
+        return self.pooled(torch.zeros(1, 3, size, size, device=device))

@@ -196,7 +196,7 @@ class Blip3oMini(Pretrained):
         """Pictures → features → pictures, without backbone or DiT: the decoder's ceiling."""
         features = self.encode_images(images)
         guidance = self.config.decoder.guidance
-        negative = None if guidance == 1 else self.vision.null_features()
+        negative = None if guidance == 1 else self.vision.null_features(self.device)
         generators = self.generators(len(features), 1, seed, None)
         return self.decode(features, generators, negative=negative, guidance=guidance)
 

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "blip3o_mini"
 
 # A module imports only from layers above its own (and from itself, when it is a package).
 LAYERS = (
-    {"config", "world", "flow", "attention", "sampling", "memory", "imagefile", "doctor"},
+    {"config", "world", "flow", "attention", "sampling", "memory", "placement", "imagefile", "doctor"},
     {"cost", "checkpoint", "tensorfile", "published_config", "tokens", "qwen_chat", "vision", "dit", "decoder", "sdxl"},
     {"backbone", "eva", "published"},
     {"qwen_vl", "objectives", "loading"},
@@ -37,7 +37,7 @@ HOMES = {
     "tokenizers": {"tokens"},
     "diffusers": {"decoder", "sdxl", "objectives"},
     "torch.distributed": {"train"},
-    "accelerate": {"checkpoint"},
+    "accelerate": {"placement"},
     "huggingface_hub": {"checkpoint"},
     "datasets": {"data"},
     "webdataset": {"data"},

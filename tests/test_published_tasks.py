@@ -107,7 +107,7 @@ def test_drawing_sees_a_squeezed_square_answering_the_picture_itself(model, pict
 
 def test_the_tower_reads_squares_of_its_size_only(model):
     grey = torch.tensor(MEAN).view(1, 3, 1, 1).expand(1, 3, 56, 56)
-    assert torch.allclose(model.vision(grey), model.vision.null_features(), atol=1e-5)
+    assert torch.allclose(model.vision(grey), model.vision.null_features(model.device), atol=1e-5)
     assert model.vision(grey).shape == (1, 4, FEATURES)
     with pytest.raises(ValueError, match=r"expected \(B, 3, 56, 56\)"):
         model.vision(torch.zeros(1, 3, 56, 84))
@@ -257,7 +257,7 @@ def test_a_picture_is_drawn_again_from_its_features(model, pictures):
     with torch.no_grad():
         features = model.vision(to_tensor(np.stack([np.asarray(square(p, 56)) for p in pictures])))
     generators = model.generators(3, 1, 0, None)
-    ours = model.decode(features, generators, negative=model.vision.null_features(), guidance=3.0)
+    ours = model.decode(features, generators, negative=model.vision.null_features(model.device), guidance=3.0)
     assert np.array_equal(pixels(model.reconstruct(pictures)), pixels(ours))
 
 
