@@ -62,8 +62,12 @@ def unique_tensors(part: nn.Module) -> dict[str, Tensor]:
     return kept
 
 
+def write_part(tensors: dict[str, Tensor], folder: Path, name: str) -> None:
+    write_tensors(folder / f"{name}.safetensors", tensors, {"format": "pt", "part": name})
+
+
 def save_part(part: nn.Module, folder: Path, name: str) -> None:
-    write_tensors(folder / f"{name}.safetensors", unique_tensors(part), {"format": "pt", "part": name})
+    write_part(unique_tensors(part), folder, name)
 
 
 def load_part(part: nn.Module, folder: Path, name: str) -> None:
@@ -164,6 +168,25 @@ def push(model, repository: str, **options) -> None:
         api = HfApi()
         api.create_repo(repository, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, **options)
+
+
+def without_weights():
+    """A context in which new modules get parameters that take no memory (device meta), and real buffers.
+
+    footgun: under torch.device("meta") the tables that a module computes when it is made, and that no file
+    holds, would be lost too.
+    """
+    from accelerate import init_empty_weights
+
+    return init_empty_weights(include_buffers=False)
+
+
+def choose_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """The type of number asked for, also by its name; raises ValueError when weights cannot be of it."""
+    chosen = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and chosen not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"weights cannot be {dtype}; choose float32, bfloat16 or float16")
+    return chosen
 
 
 def choose_device(name: str | torch.device | None = None) -> tuple[torch.device, str]:

@@ -130,15 +130,24 @@ class ModelConfig:
         parts = {"vision": VisionConfig, "backbone": BackboneConfig, "dit": DitConfig, "decoder": DecoderConfig}
         try:
             for key, part in parts.items():
-                data[key] = part(**data[key])
+                data[key] = _made(part, data[key], f"config.json's {key}")
             data["decoder"] = dataclasses.replace(data["decoder"], channels=tuple(data["decoder"].channels))
-            return cls(**data)
+            return _made(cls, data, "config.json")
         except (KeyError, TypeError) as error:
             raise ValueError(f"config.json does not describe a blip3o_mini model: {error}") from error
 
     @classmethod
     def load(cls, folder: str | Path) -> ModelConfig:
         return cls.from_json((Path(folder) / "config.json").read_text())
+
+
+def _made(kind: type, told: dict, place: str):
+    """One of the classes above from what a file says; raises ValueError on a key that it does not have."""
+    known = {one.name for one in dataclasses.fields(kind)}
+    for key in told:
+        if key not in known:
+            raise ValueError(f"{place} has the unknown key {key!r}{did_you_mean(key, known)}")
+    return kind(**told)
 
 
 def _toy_like(name: str, *, width: int, layers: int, vision_width: int, channels: tuple[int, ...]) -> ModelConfig:

@@ -115,6 +115,7 @@ class Blip3oMini(Pretrained):
         steps = self.config.steps if steps is None else steps
         guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         check_sampling(num_images, steps, guidance_scale, decoder_steps)
+        self.check_decoder()
         condition = self.backbone.condition(*self.rows(conversations, pictures, is_drawing=True), pictures)
         condition = condition.repeat_interleave(num_images, 0)  # (B · n, Q, H)
         if source is not None:
@@ -154,6 +155,7 @@ class Blip3oMini(Pretrained):
         self, features: Tensor, generators: Sequence[torch.Generator], *, steps: int | None = None, **guided
     ) -> list[Image.Image]:
         """Pictures from features (B, Q, D); guided: negative (1, Q, D), guidance and progress of a guided decoder."""
+        self.check_decoder()
         noise = self.noise(self.decoder.noise_shape, generators, features)
         guided = guided if self.config.decoder.kind == "sdxl" else {}
         some = zip(features.split(self.decoder.most), noise.split(self.decoder.most))

@@ -20,6 +20,7 @@ from .tensorfile import Stored
 
 DECODER = "diffusion-decoder"
 WEIGHTS = "diffusion_pytorch_model"
+DECODER_FILES = {"unet": "config.json", "vae": "config.json", "scheduler": "scheduler_config.json"}
 
 
 class Names(NamedTuple):
@@ -103,8 +104,7 @@ def decoder_files(folder: Path) -> dict[str, dict] | None:
     """The decoder's own configurations; None when the folder has no decoder."""
     if not (folder / DECODER).is_dir():
         return None
-    files = {"unet": "config.json", "vae": "config.json", "scheduler": "scheduler_config.json"}
-    return {part: read_json(folder / DECODER / part / file) for part, file in files.items()}
+    return {part: read_json(folder / DECODER / part / file) for part, file in DECODER_FILES.items()}
 
 
 def read_config(folder: Path, found: Mapping[str, Mapping[str, Stored]]) -> ModelConfig:

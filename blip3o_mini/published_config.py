@@ -66,6 +66,7 @@ SELDOM = {
     "mm_vision_tower", "n_und_query", "unfreeze_mm_vision_tower", HEAD_WIDTH,
 }  # fmt: skip
 KNOWN = {key for key, _, _ in FIELDS} | {POOLING, *SETTINGS, *REST, *SELDOM}
+FIRST_ID = "bos_token_id"  # the special tokens follow each other; a small vocabulary moves them all
 DTYPES = ("float32", "bfloat16", "float16")
 KNOWN_INSIDE = {"rope_scaling": {*SETTINGS["rope_scaling"]}}
 KNOWN_INSIDE["vision_config"] = {*SETTINGS["vision_config"], "initializer_range", "_name_or_path", "dtype"}
@@ -95,6 +96,9 @@ def check_keys(told: dict) -> None:
         if not fits or value < (kind is not bool):
             expected = "true or false" if kind is bool else "a number above 0"
             raise ValueError(f"config.json says {key} = {json.dumps(value)}; expected {expected}")
+    for key in told:
+        if key.endswith("_token_id") and type(told[key]) is int and told[key] >= told["vocab_size"]:
+            raise ValueError(f"config.json says {key} = {told[key]}, but the vocabulary has {told['vocab_size']} words")
     dtype = told.get("torch_dtype", told.get("dtype"))
     if dtype not in DTYPES:
         raise ValueError(f"config.json says torch_dtype = {json.dumps(dtype)}; expected {' or '.join(DTYPES)}")
@@ -215,8 +219,11 @@ def decoder_of(told: Mapping[str, dict]) -> DecoderConfig:
 # ------------------------------------------------------------------ ours → theirs
 
 
-def to_published(config: ModelConfig) -> dict:
-    """The original's config.json for one of ours; raises ValueError when the original has no such model."""
+def to_published(config: ModelConfig, dtype: str | None = None) -> dict:
+    """The original's config.json for one of ours; raises ValueError when the original has no such model.
+
+    dtype: the type of the weights, where it is not the one that was read.
+    """
     check_kind(config)
     vision, backbone = config.vision, config.backbone
     told = {key: getattr(getattr(config, part), field) for key, part, field in FIELDS}
@@ -225,12 +232,14 @@ def to_published(config: ModelConfig) -> dict:
         told |= backbone.settings | config.extra["published"]
     else:
         inside = {key: value | backbone.settings.get(key, {}) for key, value in SETTINGS.items() if key in KNOWN_INSIDE}
-        told |= REST | SETTINGS | backbone.settings | inside
+        moved = backbone.settings.get(FIRST_ID, SETTINGS[FIRST_ID]) - SETTINGS[FIRST_ID]
+        ids = {key: value + moved for key, value in SETTINGS.items() if key.endswith("_token_id")}
+        told |= REST | SETTINGS | ids | backbone.settings | inside
         if (vision.width, vision.layers) != (LIKE.vision.width, LIKE.vision.layers):
             told["gen_vision_tower"] = f"eva-clip-{config.name}"
     if told["gen_vision_tower"] != TOWER and vision.head_width:
         told[HEAD_WIDTH] = vision.head_width
-    return told
+    return told | ({"dtype" if "dtype" in told else "torch_dtype": dtype} if dtype else {})
 
 
 def check_kind(config: ModelConfig) -> None:

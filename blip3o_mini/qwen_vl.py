@@ -19,6 +19,7 @@ from .backbone import positions
 from .config import BackboneConfig
 from .qwen_chat import QwenChat
 
+RMS_EPS = 1e-6  # of all published models; transformers' own default is another
 DRAWING_SIZE = 448  # pictures beside a request to draw are squeezed to a square: 256 tokens (reference 2.1)
 
 
@@ -56,7 +57,7 @@ def language_config(config: BackboneConfig):
         max_position_embeddings=config.context, rope_theta=config.rope_theta, tie_word_embeddings=config.is_tied,
     )  # fmt: skip
     settings = {key: dict(value) if isinstance(value, dict) else value for key, value in config.settings.items()}
-    return Qwen2_5_VLConfig(**settings | sizes)
+    return Qwen2_5_VLConfig(**{"rms_norm_eps": RMS_EPS} | settings | sizes)
 
 
 class QwenVlBackbone(nn.Module):

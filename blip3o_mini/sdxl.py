@@ -40,9 +40,10 @@ Guess = Callable[[Tensor, Tensor], Tensor]
 
 def settings_of(config: DecoderConfig) -> dict[str, dict]:
     """Settings of diffusers' three classes: the published ones at the config's sizes, then its own `settings`."""
+    vae = VAE | config.settings.get("vae", {})
     crossed = ["CrossAttnDownBlock2D"] * (len(config.channels) - 1)
     unet = dict(
-        sample_size=config.image_size // 8, in_channels=4, out_channels=4, act_fn="silu",
+        sample_size=config.image_size // shrink_of(vae), in_channels=4, out_channels=4, act_fn="silu",
         block_out_channels=config.channels, layers_per_block=config.layers_per_block,
         down_block_types=("DownBlock2D", *crossed), mid_block_type="UNetMidBlock2DCrossAttn",
         up_block_types=(*(name.replace("Down", "Up") for name in crossed), "UpBlock2D"),
@@ -55,8 +56,13 @@ def settings_of(config: DecoderConfig) -> dict[str, dict]:
     )  # fmt: skip
     return {
         part: published | config.settings.get(part, {})
-        for part, published in (("unet", unet), ("vae", VAE), ("scheduler", SCHEDULER))
+        for part, published in (("unet", unet), ("vae", vae), ("scheduler", SCHEDULER))
     }
+
+
+def shrink_of(vae: dict) -> int:
+    """Pixels of the picture per cell of the latents, along each side."""
+    return 2 ** (len(vae["block_out_channels"]) - 1)
 
 
 def make(kind: type, settings: dict, part: str):
@@ -97,8 +103,7 @@ class SdxlDecoder(nn.Module):
 
     @property
     def shrink(self) -> int:
-        """Pixels of the picture per cell of the latents, along each side."""
-        return 2 ** (len(self.settings["vae"]["block_out_channels"]) - 1)
+        return shrink_of(self.settings["vae"])
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:

@@ -38,6 +38,10 @@ class Stored(NamedTuple):
     def numel(self) -> int:
         return torch.Size(self.shape).numel()
 
+    @property
+    def nbytes(self) -> int:
+        return self.numel * self.dtype.itemsize
+
     def read(self) -> Tensor:
         """The tensor as a view of the file: it takes no memory until it is used or copied."""
         from safetensors import safe_open
@@ -134,16 +138,16 @@ def listed(names: list[str]) -> str:
     return "; ".join(names[:SHOWN]) + more
 
 
-def problems(wanted: Mapping[str, Tensor], found: Mapping[str, Stored], told: Mapping[str, str]) -> Iterator[str]:
-    """What keeps tensors from filling a module; `told` gives the names by which a reader knows the wanted ones."""
-    yield from (f"{told[name]} is missing" for name in wanted if name not in found)
+def problems(wanted: Mapping[str, Tensor], found: Mapping[str, Stored], label: Mapping[str, str]) -> Iterator[str]:
+    """What keeps tensors from filling a module; `label` gives the names by which a reader knows them."""
+    yield from (f"{label[name]} is missing" for name in wanted if name not in found)
     for name, stored in found.items():
         if name not in wanted:
-            yield f"{stored.name} is unexpected"
+            yield f"{label[name]} is unexpected"
         elif stored.shape != tuple(wanted[name].shape):
-            yield f"{stored.name} has the shape {stored.shape}, expected {tuple(wanted[name].shape)}"
+            yield f"{label[name]} has the shape {stored.shape}, expected {tuple(wanted[name].shape)}"
         elif stored.dtype not in WEIGHTS:
-            yield f"{stored.name} is {short_name(stored.dtype)}, expected {' or '.join(map(short_name, WEIGHTS))}"
+            yield f"{label[name]} is {short_name(stored.dtype)}, expected {', '.join(map(short_name, WEIGHTS))}"
 
 
 def fill(part: nn.Module, tensors: Mapping[str, Stored], device: torch.device, dtype: torch.dtype | None) -> None:

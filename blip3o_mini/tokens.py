@@ -74,12 +74,18 @@ def train_tokenizer(vocabulary: int, lines: Iterable[str] | None = None) -> PreT
     )  # fmt: skip
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a checkpoint folder has tokenizer files: one for everything, or words and merges apart."""
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a checkpoint folder; raises ValueError when its files are missing or damaged."""
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
     try:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        is_one = (folder / "tokenizer.json").is_file() or not has_tokenizer(folder)
+        return (PreTrainedTokenizerFast if is_one else Qwen2Tokenizer).from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a damaged tokenizer.json raises a bare Exception
         raise ValueError(f"the tokenizer files in {folder} cannot be read ({error}); copy the folder again") from error
 

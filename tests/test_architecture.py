@@ -12,12 +12,13 @@ PACKAGE = ROOT / "blip3o_mini"
 
 # A module imports only from layers above its own (and from itself, when it is a package).
 LAYERS = (
-    {"config", "world", "flow", "attention", "sampling", "placement", "imagefile", "doctor"},
+    {"config", "world", "flow", "attention", "sampling", "memory", "placement", "imagefile", "doctor"},
     {"cost", "checkpoint", "tensorfile", "published_config", "tokens", "qwen_chat", "vision", "dit", "decoder", "sdxl"},
     {"backbone", "eva", "published"},
-    {"qwen_vl", "objectives"},
+    {"qwen_vl", "objectives", "loading"},
     {"pretrained"},
     {"model"},
+    {"conversion"},
     {"data"},
     {"train", "evaluate"},
     {"parity", "lab", "checks"},

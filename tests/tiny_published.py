@@ -1,6 +1,7 @@
 """A model of the published kind, every part tiny: Qwen2.5-VL, EVA tower, integer timesteps, guided UNet and VAE."""
 
 from dataclasses import replace
+from functools import cache
 
 import torch
 
@@ -48,8 +49,13 @@ def tiny_config(*, is_tied: bool = False) -> ModelConfig:
     )  # fmt: skip
 
 
+@cache
+def tiny_tokenizer():
+    return train_tokenizer(560)
+
+
 def tiny_published(**options) -> Blip3oMini:
     """The model with random weights, the same ones always."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Blip3oMini(tiny_config(**options), train_tokenizer(560)).eval()
+        return Blip3oMini(tiny_config(**options), tiny_tokenizer()).eval()

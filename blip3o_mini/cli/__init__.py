@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import chat, learning, pictures, reports, words, workshop
+from . import chat, conversion, learning, pictures, reports, words, workshop
 from .arguments import PROGRAM, Parser
 
 DESCRIPTION = """\
@@ -41,6 +41,7 @@ def build_parser() -> Parser:
     chat.add(commands)
     learning.add(commands)
     reports.add(commands)
+    conversion.add(commands)
     workshop.add(commands)
     return parser
 
