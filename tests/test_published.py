@@ -52,11 +52,11 @@ def same(one, other):
 
 
 def does_the_same(one, other):
-    """Both draw, answer and reconstruct alike."""
+    """Both draw, answer and see alike."""
     (picture,), (again,) = (m.generate("a red circle", **DRAWING) for m in (one, other))
     assert np.array_equal(picture, again)
     assert one.answer(picture, "what is it?") == other.answer(again, "what is it?")
-    assert np.array_equal(one.reconstruct([picture])[0], other.reconstruct([again])[0])
+    assert torch.equal(one.encode_images([picture]), other.encode_images([again]))
     return True
 
 
@@ -143,7 +143,7 @@ def test_an_absent_image_tower_is_missed_only_where_it_is_needed(folder, tmp_pat
     assert np.array_equal(*(m.generate("a star", **DRAWING)[0] for m in (model, read(folder))))
     assert "vision" not in model.parameter_counts()
     with pytest.raises(ValueError, match="holds no image tower, which pictures → features need"):
-        model.reconstruct(model.generate("a star", **DRAWING))
+        model.encode_images(model.generate("a star", **DRAWING))
     change(folder, **dict.fromkeys(name for name in read_shards(folder) if "gen_vision_tower" in name))
     with pytest.raises(ValueError, match="'eva-clip-tiny', whose sizes are not known"):  # the published one's are
         read(folder)
