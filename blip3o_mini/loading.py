@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,11 +70,14 @@ class Source:
                 f"choose a dtype, such as {told}, to convert them"
             )
 
-    def check_room(self, parts: Mapping[str, object], device: torch.device, dtype: torch.dtype | None) -> None:
-        """Raise ValueError when there is no room for these parts."""
+    def bytes(self, parts: Iterable[str], dtype: torch.dtype | None) -> int:
+        """Memory that some parts take as dtype, or as they are stored."""
         every = [stored for part in parts for stored in self.tensors[part].values()]
-        needed = lambda kind: sum(one.numel * (kind or one.dtype).itemsize for one in every)  # noqa: E731
-        memory.check_room(needed, device, dtype)
+        return sum(one.numel * (dtype or one.dtype).itemsize for one in every)
+
+    def check_room(self, parts: Iterable[str], device: torch.device, dtype: torch.dtype | None) -> None:
+        """Raise ValueError when there is no room for these parts."""
+        memory.check_room(lambda kind: self.bytes(parts, kind), device, dtype)
 
     def fill(self, part: str, module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
         """Give a part that was made without weights its own."""

@@ -194,13 +194,17 @@ class Blip3oMini(Pretrained):
         conversations = [[with_picture(text)] for text in texts]
         return self.draw(conversations, pictures=pictures, source=source, num_images=num_images, **options)
 
-    def reconstruct(self, images: Sequence[Image.Image], *, seed: int = 0) -> list[Image.Image]:
+    def reconstruct(
+        self, images: Sequence[Image.Image], *, seed: int = 0, decoder_steps: int | None = None, progress: bool = False
+    ) -> list[Image.Image]:
         """Pictures → features → pictures, without backbone or DiT: the decoder's ceiling."""
         features = self.encode_images(images)
         guidance = self.config.decoder.guidance
         negative = None if guidance == 1 else self.vision.null_features(self.device)
         generators = self.generators(len(features), 1, seed, None)
-        return self.decode(features, generators, negative=negative, guidance=guidance)
+        return self.decode(
+            features, generators, steps=decoder_steps, negative=negative, guidance=guidance, progress=progress
+        )
 
     # ------------------------------------------------------------------ image → text, text → text
 

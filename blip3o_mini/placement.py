@@ -31,26 +31,33 @@ def choose(sizes: Mapping[str, int], room: float) -> tuple[str, ...]:
     return tuple(behind)
 
 
+def check_parts(parts: Sequence[str] | str) -> tuple[str, ...]:
+    """The parts as they were named; raises ValueError on an unknown one."""
+    parts = (parts,) if isinstance(parts, str) else tuple(parts)
+    for part in parts:
+        if part not in ORDER:
+            raise ValueError(f"there is no part {part!r} to offload; choose from {', '.join(ORDER)}, or auto")
+    return parts
+
+
 def networks(model: nn.Module, part: str) -> Iterator[nn.Module]:
     """What is large in a part; small things such as the queries always stand on the device."""
     if part == "backbone":
         yield model.backbone.language
     elif part == "decoder":
         yield from model.decoder.children()
-    elif part in ("vision", "dit"):
-        yield getattr(model, part)
     else:
-        raise ValueError(f"there is no part {part!r} to offload; choose from {', '.join(ORDER)}")
+        yield getattr(model, part)
 
 
 def offload(model: nn.Module, parts: Sequence[str], device: torch.device) -> None:
     """Leave `parts` in main memory and let their layers visit `device`; everything else moves there."""
     from accelerate import cpu_offload
 
-    behind = [network for part in parts for network in networks(model, part)]
+    behind = [network for part in check_parts(parts) for network in networks(model, part)]
     for network in behind:
         cpu_offload(network.to("cpu"), execution_device=device)
     visitors = {id(tensor) for network in behind for tensor in (*network.parameters(), *network.buffers())}
     for tensor in (*model.parameters(), *model.buffers()):
-        if id(tensor) not in visitors:
+        if id(tensor) not in visitors and not tensor.is_meta:  # meta: left behind before
             tensor.data = tensor.data.to(device)

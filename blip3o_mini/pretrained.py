@@ -6,6 +6,7 @@ The part of `Blip3oMini` that has nothing to do with what it computes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -13,7 +14,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from . import checkpoint
+from . import checkpoint, memory, placement
 from .config import ModelConfig, preset
 from .eva import EvaVision
 from .loading import Source, open_source
@@ -29,6 +30,7 @@ class Pretrained(nn.Module):
 
     folder: Path | None = None  # where the weights of a small model came from
     source: Source | None = None  # where those of a large one lie
+    offloaded: tuple[str, ...] = ()  # parts of a large one that stay in main memory
 
     @property
     def tokenizer(self):
@@ -48,7 +50,11 @@ class Pretrained(nn.Module):
         """The vision part, made on first use: drawing needs none, and it takes seconds to import or is large."""
         if "vision_part" not in self._modules:
             part = self.new_vision() if self.source is None else self.read_vision(self.source)
-            self.vision_part = part.to(self.device, self.backbone.queries.dtype).train(self.training)
+            if "vision" in self.offloaded:
+                self.vision_part = part.train(self.training)
+                placement.offload(self, ["vision"], self.device)
+            else:
+                self.vision_part = part.to(self.device, self.backbone.queries.dtype).train(self.training)
         return self.vision_part
 
     def new_vision(self) -> Vision | EvaVision:
@@ -72,10 +78,11 @@ class Pretrained(nn.Module):
                 "(it is 112 in the published models)"
             )
         dtype = self.backbone.queries.dtype
-        source.check_room(["vision"], self.device, dtype)
+        place = torch.device("cpu") if "vision" in self.offloaded else self.device
+        source.check_room(["vision"], place, dtype)
         with checkpoint.without_weights():
             part = EvaVision(self.config.vision)
-        source.fill("vision", part, self.device, dtype)
+        source.fill("vision", part, place, dtype)
         return part
 
     def check_decoder(self) -> None:
@@ -102,16 +109,23 @@ class Pretrained(nn.Module):
         return model.to(device, dtype).eval()
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None) -> Self:
+    def from_pretrained(
+        cls, name: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None,
+        offload: Sequence[str] | str = (),
+    ) -> Self:  # fmt: skip
         """Load "toy" (shipped), a folder, or a hub repository "owner/name".
 
         Large models, in our format or the original's, are read tensor by tensor; without dtype as they are stored.
+        offload names parts of a large model that stay in main memory and visit the device layer by layer, from
+        "vision", "backbone", "dit", "decoder"; "auto" leaves as few of them behind as the device's memory allows.
         Raises FileNotFoundError or ValueError naming what is missing, damaged, of another preset, or too large.
         """
         folder, dtype = checkpoint.find(name), checkpoint.choose_dtype(dtype)
         device, _ = checkpoint.choose_device(device)
         if source := open_source(folder):
-            return cls.read(source, device, dtype)
+            return cls.read(source, device, dtype, offload)
+        if offload:
+            raise ValueError(f"the model in {folder} is small; offload is for those of the 4b's and 8b's kind")
         config = ModelConfig.from_json(checkpoint.read_text(folder / "config.json"))
         with torch.random.fork_rng(devices=[]):
             model = cls(config, load_tokenizer(folder))
@@ -122,19 +136,28 @@ class Pretrained(nn.Module):
         return model.to(device, dtype).eval()
 
     @classmethod
-    def read(cls, source: Source, device: torch.device, dtype: torch.dtype | None) -> Self:
+    def read(
+        cls, source: Source, device: torch.device, dtype: torch.dtype | None, offload: Sequence[str] | str
+    ) -> Self:
         """A large model: checked as a whole, then filled tensor by tensor, so that nothing is in memory twice."""
         model, parts = cls.outline(source)
         source.check(parts)
         if dtype is None:
             source.check_types()
         parts.pop("vision", None)  # read when it is first used
-        source.check_room(parts, device, dtype)
+        if offload == "auto":
+            sizes = {name: source.bytes([name], dtype) for name in parts}
+            offload = () if device.type == "cpu" else placement.choose(sizes, memory.free_memory(device))
+        model.offloaded = placement.check_parts(offload)
+        places = {name: torch.device("cpu") if name in model.offloaded else device for name in parts}
+        for place in {*places.values()}:
+            source.check_room([name for name in parts if places[name] == place], place, dtype)
         for name, part in parts.items():
-            source.fill(name, part, device, dtype)
+            source.fill(name, part, places[name], dtype)
         if "decoder" not in parts:
             logging.getLogger(__name__).warning("%s holds no decoder: it draws features, no pictures", source.folder)
-        return model.to(device).eval()
+        placement.offload(model, [name for name in parts if name in model.offloaded], device)
+        return model.eval()
 
     @classmethod
     def outline(cls, source: Source) -> tuple[Self, dict[str, nn.Module]]:

@@ -37,7 +37,7 @@ HOMES = {
     "tokenizers": {"tokens"},
     "diffusers": {"decoder", "sdxl", "objectives"},
     "torch.distributed": {"train"},
-    "accelerate": {"placement"},
+    "accelerate": {"checkpoint", "placement"},
     "huggingface_hub": {"checkpoint"},
     "datasets": {"data"},
     "webdataset": {"data"},

@@ -35,7 +35,8 @@ class Stand:
     asked = None
 
     @classmethod
-    def from_pretrained(cls, name, device=None):
+    def from_pretrained(cls, name, device=None, dtype=None, offload=()):
+        Stand.opened = {"dtype": dtype, "offload": offload}
         if name == "nowhere":
             raise FileNotFoundError("there is no checkpoint nowhere; give toy or a folder written by train")
         return cls()
@@ -187,6 +188,11 @@ def test_options_reach_the_model(stand, capsys):
     decoder = {"decoder_steps": 9, "decoder_guidance_scale": 2.0, "negative_prompt": " "}
     assert code == 0 and Stand.asked == {"steps": 7, "guidance_scale": 1.5, "seed": 3} | decoder
     assert "sampling" in out and "per picture" in out
+    assert Stand.opened == {"dtype": None, "offload": ()}
+    run(capsys, *GENERATE, "--dtype", "bfloat16", "--offload", "vision", "--offload", "backbone")
+    assert Stand.opened == {"dtype": "bfloat16", "offload": ["vision", "backbone"]}
+    run(capsys, *GENERATE, "--offload", "dit", "--offload", "auto")
+    assert Stand.opened["offload"] == "auto"
 
 
 def test_edit_ask_and_caption(stand, capsys):

@@ -132,13 +132,22 @@ def device(text: str) -> str:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --device and --seed."""
+    """--checkpoint, --device, --dtype, --offload and --seed."""
     parser.add_argument(
         "--checkpoint", type=words, default="toy", metavar="NAME",
         help='"toy" (shipped with the project), a folder written by train, or a model id on the '
         "Hugging Face hub (default: toy)",
     )  # fmt: skip
     add_device(parser)
+    parser.add_argument(
+        "--dtype", type=one_of("float32", "bfloat16", "float16"), metavar="NAME",
+        help="type of the weights: float32, bfloat16 or float16 (default: as they are stored)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--offload", type=one_of("auto", "vision", "backbone", "dit", "decoder"), action="append", metavar="PART",
+        help="published models: a part that stays in main memory and visits the GPU layer by layer; several times "
+        "for several parts, or auto for as few as the GPU needs",
+    )  # fmt: skip
     add_seed(parser)
 
 

@@ -30,7 +30,10 @@ def open_session(args: argparse.Namespace) -> Session:
     from ..model import Blip3oMini
 
     device, reason = choose_device(args.device)
-    model = Blip3oMini.from_pretrained(args.checkpoint, device=device)
+    offload = args.offload or ()
+    if "auto" in offload:
+        offload = "auto"
+    model = Blip3oMini.from_pretrained(args.checkpoint, device=device, dtype=args.dtype, offload=offload)
     return Session(model, args.checkpoint, str(device), reason, time.perf_counter() - start)
 
 
