@@ -181,6 +181,21 @@ def without_weights():
     return init_empty_weights(include_buffers=False)
 
 
+def move(module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
+    """Move a module to a device; its weights become `dtype`, its tables stay exact.
+
+    footgun: `.to(dtype)` would also round what a module computes when it is made and no file holds, such as the
+    rotary frequencies, and with them every position.
+    """
+    kept = module.state_dict().keys()
+    tables = {name: table for name, table in module.named_buffers() if name not in kept}
+    module.to(device, dtype)
+    for name, table in tables.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(owner), leaf, table.to(device))
+    return module
+
+
 def choose_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """The type of number asked for, also by its name; raises ValueError when weights cannot be of it."""
     chosen = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype

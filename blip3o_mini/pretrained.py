@@ -94,12 +94,12 @@ class Pretrained(nn.Module):
         On the device "meta" it has shapes but no weights, and takes no memory. A published preset gets a small
         stand-in tokenizer, since the real one comes with the published weights.
         """
-        config, (device, _) = preset(name), checkpoint.choose_device(device)
+        config, (device, _), dtype = preset(name), checkpoint.choose_device(device), checkpoint.choose_dtype(dtype)
         tokenizer = train_tokenizer(min(config.backbone.vocabulary, STAND_IN))
         with torch.random.fork_rng(devices=[]), torch.device("meta" if device.type == "meta" else "cpu"):
             torch.manual_seed(seed)
             model = cls(config, tokenizer)
-        return model.to(device, dtype).eval()
+        return checkpoint.move(model, device, dtype).eval()
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None) -> Self:
@@ -119,7 +119,7 @@ class Pretrained(nn.Module):
             checkpoint.load_part(getattr(model, part), folder, part)
         checkpoint.check_file(folder / "vision.safetensors")
         model.folder = folder
-        return model.to(device, dtype).eval()
+        return checkpoint.move(model, device, dtype).eval()
 
     @classmethod
     def read(cls, source: Source, device: torch.device, dtype: torch.dtype | None) -> Self:
