@@ -124,6 +124,8 @@ class Blip3oMini(Pretrained):
         sampled = {"steps": steps, "guidance_scale": guidance_scale, "progress": progress}
         features = self.sample(condition, self.start(generators, condition), source=source, **sampled)
         guidance = self.config.decoder.guidance if decoder_guidance_scale is None else decoder_guidance_scale
+        if guidance == 1 and negative_prompt is not None:
+            raise ValueError("a negative prompt changes nothing while decoder_guidance_scale is 1; leave one out")
         negative = None if guidance == 1 else self.negative(negative_prompt, **sampled)
         return self.decode(
             features, generators, steps=decoder_steps, negative=negative, guidance=guidance, progress=progress

@@ -43,8 +43,8 @@ class Stand:
     def parameter_counts(self):
         return {"vision": 1_000_000, "dit": 2_000_000, "total": 3_000_000}
 
-    def generate(self, prompts, num_images=1, *, steps=None, guidance_scale=None, seed=0, progress=False):
-        Stand.asked = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed}
+    def generate(self, prompts, num_images=1, *, seed=0, progress=False, **options):
+        Stand.asked = {"seed": seed} | {name: value for name, value in options.items() if value is not None}
         prompts = [prompts] if isinstance(prompts, str) else prompts
         if any(len(prompt.split()) > 20 for prompt in prompts):
             raise ValueError("the prompt has 99 tokens, but the context holds 40; shorten it")
@@ -186,8 +186,10 @@ def test_generate_writes_numbered_pictures_and_repeats_exactly(stand, capsys):
 
 
 def test_options_reach_the_model(stand, capsys):
-    code, out, _ = run(capsys, *GENERATE, "--steps", 7, "--guidance-scale", 1.5, "--seed", 3, "--show-timing")
-    assert code == 0 and Stand.asked == {"steps": 7, "guidance_scale": 1.5, "seed": 3}
+    options = ["--steps", 7, "--guidance-scale", 1.5, "--seed", 3, "--decoder-steps", 9, "--negative-prompt", " "]
+    code, out, _ = run(capsys, *GENERATE, *options, "--decoder-guidance-scale", 2, "--show-timing")
+    decoder = {"decoder_steps": 9, "decoder_guidance_scale": 2.0, "negative_prompt": " "}
+    assert code == 0 and Stand.asked == {"steps": 7, "guidance_scale": 1.5, "seed": 3} | decoder
     assert "sampling" in out and "per picture" in out
 
 

@@ -264,6 +264,8 @@ def test_a_picture_is_drawn_again_from_its_features(model, pictures):
 def test_the_small_model_is_not_guided_in_its_decoder(tiny_model):
     with pytest.raises(ValueError, match="leave decoder_guidance_scale at 1"):
         tiny_model.generate("a red circle", steps=1, decoder_guidance_scale=2.0)
+    with pytest.raises(ValueError, match="a negative prompt changes nothing"):
+        tiny_model.generate("a red circle", steps=1, negative_prompt="blur")
 
 
 def test_rows_for_training_end_in_the_query_slots(model):

@@ -157,7 +157,7 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """--num-images, --steps, --guidance-scale, --out, --show-timing: for commands that draw."""
+    """How to sample, --out and --show-timing: for commands that draw."""
     parser.add_argument(
         "--num-images", type=whole(1, 10_000), default=1, metavar="N",
         help="pictures for each request (default: 1)",
@@ -169,6 +169,18 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guidance-scale", type=number(0, 100), metavar="F",
         help="how strictly the text is followed; 1 switches guidance off (default: the checkpoint's own)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--decoder-steps", type=whole(1, 1000), metavar="N",
+        help="steps from features to the picture (default: the checkpoint's own)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--decoder-guidance-scale", type=number(0, 100), metavar="F",
+        help="published models: how strictly the features are followed; 1 is off (default: the checkpoint's own)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--negative-prompt", metavar="TEXT",
+        help="published models: whose features the decoder moves away from (default: a single space, as published)",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=words, default="out", metavar="DIR",

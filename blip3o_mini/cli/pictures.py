@@ -74,15 +74,9 @@ def _draw(args: argparse.Namespace, opened: session.Session, draw) -> None:
     from ..imagefile import write_images
 
     start = time.perf_counter()
-    images = draw(
-        {
-            "num_images": args.num_images,
-            "steps": args.steps,
-            "guidance_scale": args.guidance_scale,
-            "seed": args.seed,
-            "progress": sys.stderr.isatty(),
-        }
-    )
+    names = ("num_images", "steps", "guidance_scale", "seed", "decoder_steps", "decoder_guidance_scale")
+    options = {name: getattr(args, name) for name in (*names, "negative_prompt")}
+    images = draw({**options, "progress": sys.stderr.isatty()})
     seconds = time.perf_counter() - start
     files = write_images(images, args.out)
     names = str(files[0]) if len(files) == 1 else f"{files[0]} … {files[-1].name}"
