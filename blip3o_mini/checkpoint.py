@@ -170,17 +170,6 @@ def push(model, repository: str, **options) -> None:
         api.upload_folder(repo_id=repository, folder_path=folder, **options)
 
 
-def without_weights():
-    """A context in which new modules get parameters that take no memory (device meta), and real buffers.
-
-    footgun: under torch.device("meta") the tables that a module computes when it is made, and that no file
-    holds, would be lost too.
-    """
-    from accelerate import init_empty_weights
-
-    return init_empty_weights(include_buffers=False)
-
-
 def move(module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
     """Move a module to a device; its weights become `dtype`, its tables stay exact.
 

@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from . import checkpoint
+from . import checkpoint, placement
 from .config import ModelConfig, preset
 from .eva import EvaVision
 from .loading import Source, open_source
@@ -73,7 +73,7 @@ class Pretrained(nn.Module):
             )
         dtype = self.backbone.queries.dtype
         source.check_room(["vision"], self.device, dtype)
-        with checkpoint.without_weights():
+        with placement.without_weights():
             part = EvaVision(self.config.vision)
         source.fill("vision", part, self.device, dtype)
         return part
@@ -140,7 +140,7 @@ class Pretrained(nn.Module):
     def outline(cls, source: Source) -> tuple[Self, dict[str, nn.Module]]:
         """A large model without weights, and those of its parts that the source has."""
         sizes = source.config.vision
-        with checkpoint.without_weights():
+        with placement.without_weights():
             model = cls(source.config, load_tokenizer(source.folder) if has_tokenizer(source.folder) else None)
             vision = EvaVision(replace(sizes, head_width=sizes.head_width or sizes.width))  # shapes do not depend on it
         model.source = source
