@@ -170,15 +170,19 @@ def push(model, repository: str, **options) -> None:
         api.upload_folder(repo_id=repository, folder_path=folder, **options)
 
 
-def without_weights():
-    """A context in which new modules get parameters that take no memory (device meta), and real buffers.
+def move(module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
+    """Move a module to a device; its weights become `dtype`, its tables stay exact.
 
-    footgun: under torch.device("meta") the tables that a module computes when it is made, and that no file
-    holds, would be lost too.
+    footgun: `.to(dtype)` would also round what a module computes when it is made and no file holds, such as the
+    rotary frequencies, and with them every position.
     """
-    from accelerate import init_empty_weights
-
-    return init_empty_weights(include_buffers=False)
+    kept = module.state_dict().keys()
+    tables = {name: table for name, table in module.named_buffers() if name not in kept}
+    module.to(device, dtype)
+    for name, table in tables.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(owner), leaf, table.to(device))
+    return module
 
 
 def choose_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

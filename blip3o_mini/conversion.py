@@ -37,6 +37,8 @@ def convert(folder: str | Path, out: str | Path, *, shard: int = SHARD) -> Sourc
     source = open_source(folder)
     if source is None:
         raise ValueError(f"the model in {folder} has no published form; only those of the 4b's and 8b's kind have one")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{out} lies in {folder}, which is read; choose a folder beside it")
     _, parts = Blip3oMini.outline(source)
     source.check(parts)
     with new_folder(out) as partial:

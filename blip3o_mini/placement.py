@@ -16,6 +16,17 @@ ORDER = ("vision", "backbone", "dit", "decoder")  # by passes for one picture, f
 ROOM = 3e9  # bytes for what is computed: one picture needs about 2.2 GB beside the weights, see `blip3o-mini info`
 
 
+def without_weights():
+    """A context in which new modules get parameters that take no memory (device meta), and real buffers.
+
+    footgun: under torch.device("meta") the tables that a module computes when it is made, and that no file
+    holds, would be lost too.
+    """
+    from accelerate import init_empty_weights
+
+    return init_empty_weights(include_buffers=False)
+
+
 def choose(sizes: Mapping[str, int], room: float) -> tuple[str, ...]:
     """Parts to leave in main memory, so that the others leave ROOM of `room` bytes free.
 

@@ -80,7 +80,7 @@ class Pretrained(nn.Module):
         dtype = self.backbone.queries.dtype
         place = torch.device("cpu") if "vision" in self.offloaded else self.device
         source.check_room(["vision"], place, dtype)
-        with checkpoint.without_weights():
+        with placement.without_weights():
             part = EvaVision(self.config.vision)
         source.fill("vision", part, place, dtype)
         return part
@@ -101,12 +101,12 @@ class Pretrained(nn.Module):
         On the device "meta" it has shapes but no weights, and takes no memory. A published preset gets a small
         stand-in tokenizer, since the real one comes with the published weights.
         """
-        config, (device, _) = preset(name), checkpoint.choose_device(device)
+        config, (device, _), dtype = preset(name), checkpoint.choose_device(device), checkpoint.choose_dtype(dtype)
         tokenizer = train_tokenizer(min(config.backbone.vocabulary, STAND_IN))
         with torch.random.fork_rng(devices=[]), torch.device("meta" if device.type == "meta" else "cpu"):
             torch.manual_seed(seed)
             model = cls(config, tokenizer)
-        return model.to(device, dtype).eval()
+        return checkpoint.move(model, device, dtype).eval()
 
     @classmethod
     def from_pretrained(
@@ -133,7 +133,7 @@ class Pretrained(nn.Module):
             checkpoint.load_part(getattr(model, part), folder, part)
         checkpoint.check_file(folder / "vision.safetensors")
         model.folder = folder
-        return model.to(device, dtype).eval()
+        return checkpoint.move(model, device, dtype).eval()
 
     @classmethod
     def read(
@@ -163,7 +163,7 @@ class Pretrained(nn.Module):
     def outline(cls, source: Source) -> tuple[Self, dict[str, nn.Module]]:
         """A large model without weights, and those of its parts that the source has."""
         sizes = source.config.vision
-        with checkpoint.without_weights():
+        with placement.without_weights():
             model = cls(source.config, load_tokenizer(source.folder) if has_tokenizer(source.folder) else None)
             vision = EvaVision(replace(sizes, head_width=sizes.head_width or sizes.width))  # shapes do not depend on it
         model.source = source

@@ -37,7 +37,7 @@ HOMES = {
     "tokenizers": {"tokens"},
     "diffusers": {"decoder", "sdxl", "objectives"},
     "torch.distributed": {"train"},
-    "accelerate": {"checkpoint", "placement"},
+    "accelerate": {"placement"},
     "huggingface_hub": {"checkpoint"},
     "datasets": {"data"},
     "webdataset": {"data"},

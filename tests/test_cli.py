@@ -24,7 +24,7 @@ from blip3o_mini.config import preset
 
 COMMANDS = (
     "start", "generate", "edit", "ask", "caption", "chat", "train", "evaluate", "data", "data build",
-    "data inspect", "info", "parity", "bench", "doctor", "lab",
+    "data inspect", "info", "parity", "convert", "bench", "doctor", "lab",
 )  # fmt: skip
 
 
@@ -139,6 +139,10 @@ BAD = {
     "train without out": ("train",),
     "info on unknown preset": ("info", "--preset", "huge"),
     "info on no checkpoint": ("info", "--checkpoint", "absent"),
+    "convert without a place": ("convert", "toy"),
+    "convert nothing": ("convert", "absent", "--out", "x"),
+    "convert what has no published form": ("convert", "toy", "--out", "x"),
+    "convert into shards of nothing": ("convert", "toy", "--out", "x", "--shard-size", "0"),
     "inspect nothing": ("data", "inspect", "absent"),
     "unknown data command": ("data", "burn"),
     "unknown benchmark": ("bench", "absent"),

@@ -137,6 +137,12 @@ def test_what_is_there_is_left_alone(folder, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_folder_is_not_converted_into_itself(folder):
+    for place in (folder, folder / "ours"):
+        with pytest.raises(ValueError, match="which is read; choose a folder beside it"):
+            convert(folder, place)
+
+
 @pytest.mark.parametrize("direction", ["ours", "theirs"])
 def test_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch, direction):
     if direction == "theirs":
@@ -174,4 +180,8 @@ def test_the_command_says_what_it_made(folder, tmp_path, capsys):
     assert main(["convert", str(tmp_path / "ours"), "--out", str(tmp_path / "t"), "--shard-size", "0.001"]) == 0
     assert "million weights in the published format" in capsys.readouterr().out
     assert conversion.SHARD == 5_000_000_000
-    assert main(["convert", "nowhere", "--out", str(tmp_path / "x")]) == 2
+    told = []
+    for form in ("ours", "t"):
+        assert main(["info", "--checkpoint", str(tmp_path / form)]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1] and "backbone" in told[0]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny_published import tiny_config, tiny_published, tiny_tokenizer
 
 from blip3o_mini import memory, tensorfile
-from blip3o_mini.checkpoint import unique_tensors
+from blip3o_mini.checkpoint import move, unique_tensors
 from blip3o_mini.loading import open_source
 from blip3o_mini.model import Blip3oMini
 
@@ -170,8 +170,11 @@ def test_words_and_merges_apart_are_a_tokenizer_too(folder):
 def test_a_type_is_chosen_once(folder):
     half = read(folder, dtype="bfloat16")
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16} == {p.dtype for p in half.vision.parameters()}
-    tables = dict(half.named_buffers())  # rotary angles must stay exact
-    assert tables and {t.dtype for t in tables.values()} == {torch.float32}
+    moved = move(tiny_published(), torch.device("cpu"), torch.bfloat16)
+    assert {p.dtype for p in moved.parameters()} == {torch.bfloat16}
+    tables = {name: table for name, table in tiny_published().named_buffers() if "vision" not in name}
+    for model in (half, moved):  # rotary frequencies stay exact
+        assert tables and all(torch.equal(dict(model.named_buffers())[name], table) for name, table in tables.items())
     with pytest.raises(ValueError, match="weights cannot be int8; choose float32, bfloat16 or float16"):
         read(folder, dtype="int8")
     with pytest.raises(ValueError, match=r"weights cannot be torch\.float64"):

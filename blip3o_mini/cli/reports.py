@@ -104,7 +104,10 @@ def _config(args: argparse.Namespace):
     from ..config import ModelConfig, preset
 
     if args.checkpoint and (Path(args.checkpoint) / "config.json").is_file():
-        return ModelConfig.load(args.checkpoint)
+        from ..loading import open_source  # knows the original's folders too
+
+        source = open_source(Path(args.checkpoint))
+        return source.config if source else ModelConfig.load(args.checkpoint)
     if args.checkpoint and args.checkpoint != "toy":
         raise ValueError(f"there is no config.json in {args.checkpoint}; give a folder written by train")
     return preset(args.preset or "toy")
