@@ -124,3 +124,20 @@ def test_few_colours_are_enough_for_small_shapes():
     off = np.abs(pixels[0] - pixels[1]).max(-1)
     assert len(few) < 0.6 * len(full)
     assert np.quantile(off, 0.99) <= 12 and off.max() <= 60  # of 255; the largest at blurred edges
+
+
+def test_the_clock_counts_calls_and_lets_go():
+    from torch import nn, ones
+
+    from blip3o_mini.lab.clock import clocked
+
+    inner, outer = nn.Linear(2, 2), nn.Linear(2, 2)
+    with clocked({"inner": inner, "never": outer}) as spent:
+        for _ in range(3):
+            inner(ones(1, 2))
+    assert spent["inner"][0] == 3 and 0 <= spent["inner"][1] < 60 and spent["never"] == [0, 0.0]
+    inner(ones(1, 2))
+    assert spent["inner"][0] == 3
+    with pytest.raises(RuntimeError), clocked({"inner": inner}):
+        inner(ones(1, 5))
+    assert not inner._forward_hooks and not inner._forward_pre_hooks
