@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -26,33 +27,68 @@ EXPECTED = "a PNG, JPEG, WebP, BMP, GIF, TIFF or PPM picture"
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
+class PictureError(ValueError):
+    """One sentence on a picture that cannot be used; `kind` is the same in two words, for counting."""
+
+    def __init__(self, kind: str, sentence: str):
+        super().__init__(sentence)
+        self.kind = kind
+
+
+class Decoded(NamedTuple):
+    """A picture as 8-bit RGB, the format it was stored in, and what had to be mended to get there."""
+
+    image: Image.Image
+    format: str
+    mended: tuple[str, ...]
+
+
 def read_image(path: str | Path) -> Image.Image:
     """Read a still picture as 8-bit RGB, upright, transparency laid over white.
 
     Raises FileNotFoundError or ValueError, each one sentence that names the file and the remedy.
     """
-    path = Path(path)
-    _check_file(path)
+    _check_file(Path(path))
+    return decode(Path(path), str(path)).image
+
+
+def decode(source: Path | bytes, name: str) -> Decoded:
+    """The picture in a file or in its bytes; `name` stands for it in errors. Raises PictureError."""
+    if source == b"":
+        raise PictureError("empty", f"{name} is empty (0 bytes); give {EXPECTED}")
     with warnings.catch_warnings():
         # Pillow warns from 89 megapixels on; the limit below is stricter and refuses.
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(path, formats=FORMATS)
+            image = Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
         except Image.DecompressionBombError as error:
-            raise ValueError(_too_large(path)) from error
+            raise _too_large(name) from error
         except UnidentifiedImageError as error:
-            raise ValueError(f"{path} is not a picture that can be read here; give {EXPECTED}") from error
+            sentence = f"{name} is not a picture that can be read here; give {EXPECTED}"
+            raise PictureError("not a picture", sentence) from error
         except PermissionError as error:
-            raise ValueError(f"{path} cannot be read: permission denied; change its access rights") from error
+            sentence = f"{name} cannot be read: permission denied; change its access rights"
+            raise PictureError("no permission", sentence) from error
         except Exception as error:  # plugins raise many kinds (struct.error, SyntaxError, zlib.error …)
-            raise ValueError(_damaged(path)) from error
+            raise _damaged(name) from error
         with image:
-            _check_header(image, path)
+            _check_header(image, name)
             try:
                 image.load()
             except Exception as error:
-                raise ValueError(_damaged(path)) from error
-            return _to_rgb(_upright(image), path)
+                raise _damaged(name) from error
+            upright = _upright(image)
+            return Decoded(_to_rgb(upright, name), image.format, _mended(image, upright))
+
+
+def _mended(image: Image.Image, upright: Image.Image) -> tuple[str, ...]:
+    found = {
+        "rotated by its camera": upright is not image,
+        "CMYK": image.mode == "CMYK",
+        "transparency": image.has_transparency_data,
+        "16-bit gray": image.mode in SIXTEEN_BIT or image.mode == "I",
+    }
+    return tuple(name for name, is_so in found.items() if is_so)
 
 
 def _check_file(path: Path) -> None:
@@ -69,12 +105,13 @@ def _check_file(path: Path) -> None:
         raise ValueError(f"{path} cannot be reached: permission denied; change its access rights") from error
 
 
-def _check_header(image: Image.Image, path: Path) -> None:
+def _check_header(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height > LARGEST_PIXELS:
-        raise ValueError(_too_large(path, f"{width}×{height}, "))
+        raise _too_large(name, f"{width}×{height}, ")
     if min(width, height) < SMALLEST_SIDE:
-        raise ValueError(f"{path} is {width}×{height} pixels; both sides must have at least {SMALLEST_SIDE}")
+        sentence = f"{name} is {width}×{height} pixels; both sides must have at least {SMALLEST_SIDE}"
+        raise PictureError("too small", sentence)
     # MPO is what many phones write: a JPEG whose further "frames" are a preview or a depth map.
     if image.format == "MPO":
         return
@@ -82,48 +119,53 @@ def _check_header(image: Image.Image, path: Path) -> None:
         frames = getattr(image, "n_frames", 1)
         image.seek(0)
     except Exception as error:
-        raise ValueError(_damaged(path)) from error
+        raise _damaged(name) from error
     if frames > 1:
-        raise ValueError(f"{path} holds {frames} frames, but only still pictures are read; save one as PNG")
+        sentence = f"{name} holds {frames} frames, but only still pictures are read; save one as PNG"
+        raise PictureError("animated", sentence)
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Apply the camera's EXIF rotation; a broken EXIF block counts as none."""
+    """Apply the camera's EXIF rotation; a broken EXIF block counts as none. The same object when nothing is to do."""
     try:
-        return ImageOps.exif_transpose(image)
+        is_turned = image.getexif().get(0x0112, 1) in range(2, 9)
+        return ImageOps.exif_transpose(image) if is_turned else image
     except Exception:
         return image
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode in SIXTEEN_BIT or image.mode == "I":
-        return _from_deep_gray(image, path)
+        return _from_deep_gray(image, name)
     if image.mode == "F":
-        raise ValueError(f"{path} holds floating-point pixels of unknown scale; save it as 8-bit PNG")
+        sentence = f"{name} holds floating-point pixels of unknown scale; save it as 8-bit PNG"
+        raise PictureError("unknown colours", sentence)
     try:
         if image.has_transparency_data:
             layer = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
         return image.convert("RGB")
     except ValueError as error:
-        raise ValueError(f"{path} has colours of the kind {image.mode}; save it as RGB PNG") from error
+        sentence = f"{name} has colours of the kind {image.mode}; save it as RGB PNG"
+        raise PictureError("unknown colours", sentence) from error
 
 
-def _from_deep_gray(image: Image.Image, path: Path) -> Image.Image:
+def _from_deep_gray(image: Image.Image, name: str) -> Image.Image:
     """16-bit gray → 8-bit: 65535 becomes 255 (Pillow's own conversion would clip at 255)."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"{path} holds 32-bit pixels of unknown scale; save it as 8-bit PNG")
+        sentence = f"{name} holds 32-bit pixels of unknown scale; save it as 8-bit PNG"
+        raise PictureError("unknown colours", sentence)
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
-def _too_large(path: Path, size: str = "") -> str:
+def _too_large(name: str, size: str = "") -> PictureError:
     limit = LARGEST_PIXELS // 1_000_000
-    return f"{path} is too large ({size}limit {limit} megapixels); shrink it first"
+    return PictureError("too large", f"{name} is too large ({size}limit {limit} megapixels); shrink it first")
 
 
-def _damaged(path: Path) -> str:
-    return f"{path} is damaged or cut off and cannot be decoded; copy or download it again"
+def _damaged(name: str) -> PictureError:
+    return PictureError("damaged", f"{name} is damaged or cut off and cannot be decoded; copy or download it again")
 
 
 def prepare_folder(folder: str | Path) -> Path:

@@ -29,7 +29,7 @@ LAYERS = (
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 ALONE = {name: set() for name in ("config", "world", "flow", "attention", "doctor", "imagefile")} | {"cost": {"config"}}
 # What serves people rather than the model: the core never imports it.
-OUTER = {"lab", "checks", "doctor", "parity", "start", "imagefile", "cost"}
+OUTER = {"lab", "checks", "doctor", "parity", "start", "cost"}
 
 HOMES = {
     "open_clip": {"vision"},
