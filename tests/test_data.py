@@ -29,17 +29,18 @@ def test_shards_come_back_and_repeat(tmp_path):
     assert [p.read_bytes() for p in sorted((tmp_path / "a").glob("*.tar"))] == [
         p.read_bytes() for p in sorted((tmp_path / "b").glob("*.tar"))
     ]
-    found = list(data.read(tmp_path / "a"))
-    assert len(found) == 25 and len({key for key, _, _ in found}) == 25
-    assert all(image.size == (72, 72) and caption for _, image, caption in found)
-    assert "no problems found" in data.inspect(tmp_path / "a")
+    source = data.find(tmp_path / "a")
+    found = list(data.Stream(data.Recipe((source,), passes=1), report=pytest.fail))
+    assert len(found) == 25 and len({sample.key for sample in found}) == 25
+    assert all(sample.image.size == (72, 72) and sample.caption for sample in found)
+    assert "no problems found" in data.inspect([source])
 
 
 def test_a_truncated_shard_is_noticed(tmp_path):
     data.build(tmp_path, count=12, seed=0)
     shard = tmp_path / "000000.tar"
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
-    report = data.inspect(tmp_path)
+    report = data.inspect([data.find(tmp_path)])
     assert "has changed" in report and "of 12 samples are missing" in report
 
 

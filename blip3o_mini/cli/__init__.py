@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import chat, conversion, learning, pictures, reports, words, workshop
+from . import chat, conversion, data, learning, pictures, reports, words, workshop
 from .arguments import PROGRAM, Parser
 
 DESCRIPTION = """\
@@ -40,6 +40,7 @@ def build_parser() -> Parser:
     words.add(commands)
     chat.add(commands)
     learning.add(commands)
+    data.add(commands)
     reports.add(commands)
     conversion.add(commands)
     workshop.add(commands)

@@ -1,4 +1,4 @@
-"""train, evaluate, data: the commands that make checkpoints, scores and shards."""
+"""train, evaluate: the commands that make checkpoints and scores."""
 
 from __future__ import annotations
 
@@ -34,22 +34,9 @@ finding the part that fails.
 
 Writes: the table on stdout and, with --json, FILE."""
 
-BUILD = """
-Build WebDataset shards (KEY.png + KEY.json in tar files) of the little world, in the format
-of the published BLIP3-o data, with a manifest of counts and checksums.
-
-Writes: DIR/*.tar and DIR/manifest.json."""
-
-INSPECT = """
-Read shards back: counts and checksums against the manifest, a few samples, damage found.
-
-Writes: nothing, or with --sheet a page of pictures."""
-
-
 def add(commands) -> None:
     _add_train(commands)
     _add_evaluate(commands)
-    _add_data(commands)
 
 
 def _add_train(commands) -> None:
@@ -95,37 +82,6 @@ def _add_evaluate(commands) -> None:
         help="prompts per suite and split (default: each suite's own)",
     )
     add_model_options(parser)
-
-
-def _add_data(commands) -> None:
-    data = add_command(
-        commands, "data", lambda args: data.print_help(), summary="build and inspect shards",
-        teaches="Training data as WebDataset shards: build makes them, inspect reads them back.",
-        examples="""
-        blip3o-mini data build --out shards --count 1000
-        blip3o-mini data inspect shards
-        """,
-    )  # fmt: skip
-    actions = data.add_subparsers(metavar="COMMAND", title="commands")
-    parser = add_command(
-        actions, "build", build, summary="write shards", teaches=BUILD,
-        examples="blip3o-mini data build --out shards --count 1000 --seed 0",
-    )  # fmt: skip
-    parser.add_argument("--out", type=words, required=True, metavar="DIR", help="folder for the shards")
-    parser.add_argument("--count", type=whole(1, 10**9), default=1000, metavar="N", help="samples (default: 1000)")
-    parser.add_argument(
-        "--shard-size",
-        type=whole(1, 10**6),
-        metavar="N",
-        help="samples per tar file (default: the builder's)",
-    )
-    add_seed(parser)
-    parser = add_command(
-        actions, "inspect", inspect, summary="read shards back", teaches=INSPECT,
-        examples="blip3o-mini data inspect shards --sheet shards.png",
-    )  # fmt: skip
-    parser.add_argument("folder", metavar="DIR", help="folder of shards")
-    parser.add_argument("--sheet", type=words, metavar="FILE", help="write a page of sample pictures to this PNG")
 
 
 def _given(**options) -> dict:
@@ -182,25 +138,3 @@ def _suites(text: str, acceptance: Sequence[str], more: Sequence[str]) -> list[s
     if not names:
         raise ValueError(f"--suite names no suite; choose from {', '.join(known)}")
     return list(dict.fromkeys(one for name in names for one in (acceptance if name == "all" else [name])))
-
-
-def build(args: argparse.Namespace) -> None:
-    from ..imagefile import prepare_folder
-
-    prepare_folder(args.out)
-    from .. import data
-
-    print(data.build(Path(args.out), count=args.count, seed=args.seed, **_given(shard_size=args.shard_size)))
-
-
-def inspect(args: argparse.Namespace) -> None:
-    from ..imagefile import prepare_folder
-
-    folder, sheet = Path(args.folder), Path(args.sheet) if args.sheet else None
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}; make one with: blip3o-mini data build")
-    if sheet:
-        prepare_folder(sheet.parent)
-    from .. import data
-
-    print(data.inspect(folder, **_given(sheet=sheet)))
